@@ -1,0 +1,189 @@
+"""The MySQL source: connections, what its tables look like, and the small reads and writes around an extraction.
+
+A connection speaks UTC and utf8mb4 and turns the driver's errors into ours. Rows in bulk are `snapshot`'s business.
+"""
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pymysql
+from pymysql.constants import ER
+from pymysql.cursors import Cursor
+
+from rds_lake.errors import ConfigError, PermanentError, RdsLakeError, SpecError, TransientError
+from rds_lake.extract.types import Column
+from rds_lake.settings import DatabaseUrl
+from rds_lake.sql import quote
+
+Connection = pymysql.connections.Connection[Cursor]
+
+CONNECT_TIMEOUT = 10
+"""Seconds until a connection attempt is given up."""
+
+READ_TIMEOUT = 3600
+"""Seconds that one answer of the source may take: longer than any honest query, shorter than for ever."""
+
+_ACCESS = {ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR}
+_UNKNOWN = {ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR, ER.BAD_DB_ERROR}
+_PRIVILEGE = {ER.TABLEACCESS_DENIED_ERROR, ER.COLUMNACCESS_DENIED_ERROR, ER.SPECIFIC_ACCESS_DENIED_ERROR}
+_PASSING = {ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, ER.CON_COUNT_ERROR, 2002, 2003, 2006, 2013}
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """What the source says of one of its tables.
+
+    Attributes:
+        name: the table's name.
+        columns: its columns in the source's order.
+        unique_keys: column sets that the source itself keeps unique (primary key and unique indexes without NULL).
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    unique_keys: tuple[frozenset[str], ...]
+
+    def is_unique(self, columns: tuple[str, ...]) -> bool:
+        """Whether the source keeps these columns' values unique together."""
+        return any(key <= set(columns) for key in self.unique_keys)
+
+
+def translate(error: pymysql.MySQLError, address: str) -> RdsLakeError:
+    """The driver's error as ours, with a remedy; the address holds no password."""
+    code, text = (error.args[0], str(error.args[1])) if len(error.args) > 1 else (0, str(error))
+    problem = f"MySQL at {address} says: {text} ({code})."
+    if code in _ACCESS:
+        return ConfigError(problem, "Check the user and the password in RDS_LAKE_SOURCE_URL.")
+    if code in _UNKNOWN:
+        return SpecError(problem, "Correct the name in the table's defs.yaml or in RDS_LAKE_SOURCE_URL.")
+    if code in _PRIVILEGE:
+        return PermanentError(problem, "Grant the user of RDS_LAKE_SOURCE_URL what the README's configuration lists.")
+    if code in _PASSING:
+        return TransientError(problem, "Is the server up and reachable? 'rds-lake status' shows the local one.")
+    return PermanentError(problem, "Look the number up in MySQL's error reference.")
+
+
+class Source:
+    """The MySQL database that tables are read from."""
+
+    def __init__(self, url: DatabaseUrl) -> None:
+        self.url = url
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """A connection in UTC, utf8mb4 and autocommit, closed at the end.
+
+        Raises:
+            RdsLakeError: the server refuses, is not there, or goes away.
+        """
+        try:
+            connection = self._open()
+        except pymysql.MySQLError as error:
+            raise translate(error, self.url.address) from error
+        try:
+            yield connection
+        except pymysql.MySQLError as error:
+            raise translate(error, self.url.address) from error
+        finally:
+            # Not close(): after an unfinished stream that would first read the rest of the rows.
+            connection._force_close()  # type: ignore[attr-defined]  # noqa: SLF001
+
+    def _open(self) -> Connection:
+        options = dict(self.url.options)
+        authority = options.get("ssl_ca")
+        return pymysql.connect(
+            host=self.url.host,
+            port=self.url.port,
+            user=self.url.user,
+            password=self.url.password,
+            database=self.url.database,
+            charset="utf8mb4",
+            autocommit=True,
+            connect_timeout=CONNECT_TIMEOUT,
+            read_timeout=READ_TIMEOUT,
+            ssl=ssl.create_default_context(cafile=authority) if authority else None,
+            init_command="SET time_zone='+00:00'",
+        )
+
+    def describe(self, table: str) -> SourceTable:
+        """The columns and unique keys of a table.
+
+        Raises:
+            SpecError: the database has no such table, or the user may not see it.
+        """
+        with self.connect() as connection:
+            columns = query(
+                connection,
+                "SELECT column_name, column_type, is_nullable FROM information_schema.columns "
+                "WHERE table_schema = %s AND table_name = %s ORDER BY ordinal_position",
+                (self.url.database, table),
+            )
+            if not columns:
+                raise SpecError(
+                    f"MySQL at {self.url.address} has no table '{table}' that the user '{self.url.user}' can see.",
+                    "Correct 'table' (or 'source_table') in the table's defs.yaml, or grant SELECT on it.",
+                )
+            keys = query(
+                connection,
+                "SELECT index_name, column_name, nullable FROM information_schema.statistics "
+                "WHERE table_schema = %s AND table_name = %s AND non_unique = 0",
+                (self.url.database, table),
+            )
+        unique: dict[str, set[str]] = {}
+        for index, column, _ in keys:
+            unique.setdefault(index, set()).add(column)
+        with_null = {index for index, _, nullable in keys if nullable == "YES"}
+        return SourceTable(
+            name=table,
+            columns=tuple(Column(name, _text(kind), nullable == "YES") for name, kind, nullable in columns),
+            unique_keys=tuple(frozenset(names) for index, names in unique.items() if index not in with_null),
+        )
+
+    def lookup(self, table: str, column: str) -> tuple[str, ...]:
+        """The distinct values of a lookup table's column as text, NULL left out, in a fixed order.
+
+        Raises:
+            SpecError: the table is empty, which would discard every row.
+        """
+        with self.connect() as connection:
+            name = quote(column, "mysql")
+            rows = query(
+                connection,
+                f"SELECT DISTINCT CAST({name} AS CHAR) COLLATE utf8mb4_bin AS v FROM {quote(table, 'mysql')} "
+                f"WHERE {name} IS NOT NULL ORDER BY v",
+            )
+        if not rows:
+            raise SpecError(
+                f"The lookup table '{table}' has no value in '{column}': every row would be discarded.",
+                "Fill it, or take the in_lookup rule out of the table's defs.yaml.",
+            )
+        return tuple(row[0] for row in rows)
+
+    def append_fetch_details(self, log: str, table: str, last_fetched: datetime) -> None:
+        """Append one row to the source's own log of extractions.
+
+        Args:
+            log: the log's table, with the columns tablename, last_fetched and updated_at.
+            table: the table that was extracted.
+            last_fetched: the fence up to which it was read, UTC.
+        """
+        with self.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(
+                f"INSERT INTO {quote(log, 'mysql')} (tablename, last_fetched, updated_at) VALUES (%s, %s, NOW(6))",
+                (table, last_fetched),
+            )
+
+
+def query(connection: Connection, text: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """All rows of a small query."""
+    with connection.cursor() as cursor:
+        cursor.execute(text, parameters)
+        return list(cursor.fetchall())
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,101 @@
+"""Writing batches: rows in, files in S3, then the manifest, which makes the batch the current one.
+
+A batch is written under an id of its own, so that nothing a reader sees is touched before the commit; a crash leaves
+files that no manifest names. When the new files hold the same bytes as the current batch, nothing is committed.
+"""
+
+import secrets
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from rds_lake.lake.files import Spool
+from rds_lake.lake.keys import TableKeys
+from rds_lake.lake.manifest import Committed, File, Manifest, Manifests
+from rds_lake.lake.store import ObjectStore
+
+
+def new_batch_id(now: datetime | None = None) -> str:
+    """An id for a batch whose content no input determines: sorts by time, never repeats."""
+    moment = now or datetime.now(UTC)
+    return f"{moment:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+
+
+class BatchWriter:
+    """Writes the files of one batch. The last file waits until `finish`, so that a batch of one file that turns out
+    to be the current one is never sent.
+
+    Args:
+        store: the lake's bucket.
+        keys: the table's keys.
+        draft: what the batch will be, still without files.
+        schema: the rows' schema.
+    """
+
+    def __init__(self, store: ObjectStore, keys: TableKeys, draft: Manifest, schema: pa.Schema) -> None:
+        self._store = store
+        self._keys = keys
+        self._draft = draft
+        self._schema = schema
+        self._files: list[File] = []
+        self._spool: Spool | None = None
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Append rows."""
+        if not batch.num_rows:
+            return
+        if self._spool is None:
+            self._spool = Spool(self._schema, self._draft.format)
+        self._spool.write(batch)
+        if self._spool.full:
+            self._send(self._close(self._spool), self._spool)
+
+    def finish(self, current: Manifest | None) -> Manifest:
+        """Send what is left and return the batch, not yet committed.
+
+        Args:
+            current: the partition's current batch. When it holds the same bytes it is returned, and nothing new stays.
+        """
+        spool = self._spool
+        file = self._close(spool) if spool else None
+        done = self._draft.with_files([*self._files, *([file] if file else [])])
+        if current is not None and done.same_content(current) and is_whole(self._store, current):
+            self.abandon()
+            return replace(done, batch=current.batch, files=current.files)
+        if spool and file:
+            self._send(file, spool)
+        return done
+
+    def abandon(self) -> None:
+        """Take back what has been written."""
+        if self._spool:
+            self._spool.discard()
+            self._spool = None
+        self._store.delete([file.key for file in self._files])
+        self._files = []
+
+    def _close(self, spool: Spool) -> File:
+        suffix = self._draft.format
+        number = len(self._files)
+        return spool.finish(
+            self._keys.part(self._draft.stage, self._draft.partition, self._draft.batch, number, suffix)
+        )
+
+    def _send(self, file: File, spool: Spool) -> None:
+        self._store.upload(file.key, spool.content, file.size)
+        spool.discard()
+        self._spool = None
+        self._files.append(file)
+
+
+def is_whole(store: ObjectStore, manifest: Manifest) -> bool:
+    """Whether all files that a manifest names are there, at their full size."""
+    return all(store.size(file.key) == file.size for file in manifest.files)
+
+
+def commit_if_new(manifests: Manifests, done: Manifest, current: Committed | None) -> Committed:
+    """Commit a batch, unless the current manifest says the same already."""
+    if current is not None and current.manifest == done:
+        return current
+    return manifests.commit(done, current)

@@ -1,0 +1,218 @@
+"""The Glue catalog: the lake's tables and partitions, so that Athena can query what the manifests name.
+
+A table is called like its asset. A partition's location is its current batch, so a query sees whole batches only; a
+partition without rows is not registered. A table without partitions has its current batch as its own location.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rds_lake.errors import PermanentError
+from rds_lake.lake.keys import TableKeys
+from rds_lake.lake.manifest import Manifest
+from rds_lake.lake.store import ObjectStore, aws_errors
+from rds_lake.spec import Stage, TableSpec
+
+if TYPE_CHECKING:
+    from mypy_boto3_glue import GlueClient
+
+PARTITION_LIMIT = 100
+"""Partitions of one create or update request (Glue's own limit)."""
+
+DELETE_LIMIT = 25
+"""Partitions of one delete request (Glue's own limit)."""
+
+_FORMATS: Mapping[str, Mapping[str, Any]] = {
+    "parquet": {
+        "InputFormat": "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat",
+        "OutputFormat": "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat",
+        "SerdeInfo": {"SerializationLibrary": "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe"},
+    },
+    "csv": {
+        "InputFormat": "org.apache.hadoop.mapred.TextInputFormat",
+        "OutputFormat": "org.apache.hadoop.hive.ql.io.HiveIgnoreKeyTextOutputFormat",
+        "SerdeInfo": {
+            "SerializationLibrary": "org.apache.hadoop.hive.serde2.OpenCSVSerde",
+            "Parameters": {"separatorChar": ",", "quoteChar": '"'},
+        },
+    },
+}
+
+
+@dataclass(frozen=True)
+class CatalogTable:
+    """One table of the catalog.
+
+    Attributes:
+        name: its name.
+        columns: names and Glue types of its columns, without the partition column.
+        partition_column: the partition column's name, None for a table without partitions.
+        location: the `s3://` prefix of the whole table.
+        format: `parquet` or `csv`.
+        description: what one row is.
+    """
+
+    name: str
+    columns: tuple[tuple[str, str], ...]
+    partition_column: str | None
+    location: str
+    format: str
+    description: str = ""
+
+    def storage(self, location: str) -> dict[str, Any]:
+        """Glue's StorageDescriptor for a location of this table."""
+        # Athena's CSV reader knows text only; a type it cannot parse would fail the whole query.
+        columns = [{"Name": name, "Type": "string" if self.format == "csv" else kind} for name, kind in self.columns]
+        return {"Columns": columns, "Location": location, **_FORMATS[self.format]}
+
+    def as_input(self) -> dict[str, Any]:
+        """Glue's TableInput."""
+        parameters = {"classification": self.format, "EXTERNAL": "TRUE"}
+        if self.format == "csv":
+            parameters["skip.header.line.count"] = "1"
+        return {
+            "Name": self.name,
+            "Description": self.description,
+            "TableType": "EXTERNAL_TABLE",
+            "Parameters": parameters,
+            "PartitionKeys": [{"Name": self.partition_column, "Type": "string"}] if self.partition_column else [],
+            "StorageDescriptor": self.storage(self.location),
+        }
+
+
+class Catalog:
+    """One database of the Glue catalog.
+
+    Args:
+        client: a boto3 Glue client.
+        database: the database's name; created when it is not there.
+    """
+
+    def __init__(self, client: "GlueClient", database: str) -> None:
+        self.client = client
+        self.database = database
+
+    def ensure_table(self, table: CatalogTable) -> None:
+        """Create the table, or bring it up to date."""
+        wanted = table.as_input()
+        with aws_errors(f"the Glue table {self.database}.{table.name}"):
+            try:
+                present = self.client.get_table(DatabaseName=self.database, Name=table.name)["Table"]
+            except self.client.exceptions.EntityNotFoundException:
+                self._create(wanted)
+                return
+            if any(present.get(name) != value for name, value in wanted.items()):
+                self.client.update_table(DatabaseName=self.database, TableInput=wanted)  # type: ignore[arg-type]
+
+    def _create(self, wanted: dict[str, Any]) -> None:
+        exists = self.client.exceptions.AlreadyExistsException
+        try:
+            self.client.create_database(DatabaseInput={"Name": self.database, "Description": "The lake of rds_lake"})
+        except exists:
+            pass  # made by an earlier or another run: that is what is wanted
+        try:
+            self.client.create_table(DatabaseName=self.database, TableInput=wanted)  # type: ignore[arg-type]
+        except exists:
+            self.client.update_table(DatabaseName=self.database, TableInput=wanted)  # type: ignore[arg-type]
+
+    def register(self, table: CatalogTable, locations: Mapping[str, str]) -> None:
+        """Point partitions at their batches, whether they are known already or not.
+
+        Args:
+            table: the table.
+            locations: for each partition, the `s3://` prefix of its current batch.
+        """
+        inputs = [
+            {"Values": [partition], "StorageDescriptor": table.storage(location)}
+            for partition, location in locations.items()
+        ]
+        for some in _chunks(inputs, PARTITION_LIMIT):
+            with aws_errors(f"the partitions of {self.database}.{table.name}"):
+                answer = self.client.batch_create_partition(
+                    DatabaseName=self.database, TableName=table.name, PartitionInputList=some
+                )
+            known = [error["PartitionValues"][0] for error in self._errors(answer, "AlreadyExistsException")]
+            entries = [
+                {"PartitionValueList": item["Values"], "PartitionInput": item}
+                for item in some
+                if item["Values"][0] in known
+            ]
+            if entries:
+                with aws_errors(f"the partitions of {self.database}.{table.name}"):
+                    changed = self.client.batch_update_partition(
+                        DatabaseName=self.database, TableName=table.name, Entries=entries
+                    )
+                self._errors(changed, "")
+
+    def withdraw(self, table: CatalogTable, partitions: Iterable[str]) -> None:
+        """Take partitions out of the catalog; those that are not there are no error."""
+        for some in _chunks(list(partitions), DELETE_LIMIT):
+            with aws_errors(f"the partitions of {self.database}.{table.name}"):
+                answer = self.client.batch_delete_partition(
+                    DatabaseName=self.database,
+                    TableName=table.name,
+                    PartitionsToDelete=[{"Values": [partition]} for partition in some],
+                )
+            self._errors(answer, "EntityNotFoundException")
+
+    def _errors(self, answer: Mapping[str, Any], expected: str) -> list[dict[str, Any]]:
+        """The per-partition errors of an answer that are expected; any other is raised."""
+        errors: list[dict[str, Any]] = answer.get("Errors", [])
+        for error in errors:
+            detail = error.get("ErrorDetail", {})
+            if detail.get("ErrorCode") != expected:
+                raise PermanentError(
+                    f"Glue refused a partition of {self.database}: {detail.get('ErrorMessage', error)}.",
+                    "Check the table in the Glue console, then materialise the partition again.",
+                )
+        return [{"PartitionValues": ["?"], **error} for error in errors]
+
+
+def publish(
+    catalog: Catalog,
+    store: ObjectStore,
+    spec: TableSpec,
+    stage: Stage,
+    manifests: Sequence[Manifest],
+    extra_columns: tuple[tuple[str, str], ...] = (),
+) -> None:
+    """Register the current batches of a stage.
+
+    Args:
+        catalog: the catalog.
+        store: the lake's bucket.
+        spec: the table's YAML.
+        stage: the stage.
+        manifests: the batches, of one table and stage. Batches whose files lie in another stage (landed ones that have
+            been archived) and those without rows are withdrawn.
+        extra_columns: names and Glue types of columns that the stage adds to the source's.
+    """
+    if not manifests:
+        return
+    keys = TableKeys.of(spec)
+    inside = {m.partition: m for m in manifests if m.files and m.files[0].key.startswith(keys.stage(stage))}
+    newest = manifests[-1]
+    whole = keys.stage(stage)
+    if spec.partition_column is None:
+        whole = _folder(newest) if newest.partition in inside else keys.batch(stage, newest.partition, newest.batch)
+    table = CatalogTable(
+        name=spec.asset(stage).lower(),
+        columns=tuple((column.name.lower(), column.mapped.glue) for column in newest.columns) + extra_columns,
+        partition_column=spec.partition_column,
+        location=store.url(whole),
+        format=newest.format,
+        description=spec.description,
+    )
+    catalog.ensure_table(table)
+    if spec.partition_column is not None:
+        catalog.register(table, {partition: store.url(_folder(m)) for partition, m in inside.items()})
+        catalog.withdraw(table, [m.partition for m in manifests if m.partition not in inside])
+
+
+def _folder(manifest: Manifest) -> str:
+    return manifest.files[0].key.rsplit("/", 1)[0] + "/"
+
+
+def _chunks(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

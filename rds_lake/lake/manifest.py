@@ -1,0 +1,224 @@
+"""The manifest: the small JSON object that names the files of a partition's current batch. Writing it is the commit.
+
+It has the form of Redshift's own COPY manifest (`entries` with `url`, `mandatory`, `meta.content_length`), so that a
+load can use it as it is, and says beside that what the batch holds. `docs/manifest.md` describes each field.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rds_lake.errors import PermanentError
+from rds_lake.extract.types import Column
+from rds_lake.lake.keys import TableKeys
+from rds_lake.lake.store import ObjectStore, side_by_side
+from rds_lake.spec import Stage
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a batch.
+
+    Attributes:
+        key: its key in the lake's bucket.
+        size: its length in bytes.
+        rows: its number of rows.
+        sha256: the digest of its content.
+    """
+
+    key: str
+    size: int
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What one partition's current batch of one stage is.
+
+    Attributes:
+        table: the table's name.
+        stage: the stage.
+        partition: the partition's key, `all` for a table without partitions.
+        batch: the batch's id.
+        files: its files, none when it has no rows.
+        columns: the source's columns, in the files' order (the discarded stage adds its own at the end).
+        fingerprint: the source's fingerprint that the rows were read with, in the same snapshot.
+        fence: the fence that they were read under, ISO 8601 in UTC.
+        format: the files' format.
+        parent: the batch that this one was made from, for a stage after landing.
+        rules: digest of the rules that it was split by, for staging and discarded.
+        details: counts worth keeping: rows discarded by rule, for example.
+        source_unique: whether the source itself keeps the table's key unique.
+    """
+
+    table: str
+    stage: Stage
+    partition: str
+    batch: str
+    files: tuple[File, ...]
+    columns: tuple[Column, ...]
+    fingerprint: str
+    fence: str
+    format: str = "parquet"
+    parent: str | None = None
+    rules: str | None = None
+    details: dict[str, int] = field(default_factory=dict)
+    source_unique: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows of the whole batch."""
+        return sum(file.rows for file in self.files)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole batch."""
+        return sum(file.size for file in self.files)
+
+    def same_content(self, other: "Manifest") -> bool:
+        """Whether two batches hold the same bytes in the same order, wherever their files lie."""
+        mine, theirs = ([file.sha256 for file in manifest.files] for manifest in (self, other))
+        return mine == theirs and self.columns == other.columns and self.format == other.format
+
+    def to_json(self, bucket: str) -> bytes:
+        """The manifest as it is stored."""
+        return json.dumps(
+            {
+                "entries": [
+                    {
+                        "url": f"s3://{bucket}/{file.key}",
+                        "mandatory": True,
+                        "meta": {"content_length": file.size, "record_count": file.rows, "sha256": file.sha256},
+                    }
+                    for file in self.files
+                ],
+                "version": VERSION,
+                "table": self.table,
+                "stage": self.stage,
+                "partition": self.partition,
+                "batch": self.batch,
+                "rows": self.rows,
+                "fingerprint": self.fingerprint,
+                "fence": self.fence,
+                "format": self.format,
+                "parent": self.parent,
+                "rules": self.rules,
+                "details": self.details,
+                "source_unique": self.source_unique,
+                "schema": [{"name": c.name, "type": c.type, "nullable": c.nullable} for c in self.columns],
+            },
+            indent=1,
+        ).encode()
+
+    @classmethod
+    def from_json(cls, content: bytes, bucket: str, where: str) -> "Manifest":
+        """A stored manifest.
+
+        Args:
+            content: the JSON text.
+            bucket: the lake's bucket, in which all its files lie.
+            where: the manifest's address, for the error message.
+
+        Raises:
+            PermanentError: it is not a manifest of ours.
+        """
+        try:
+            data: dict[str, Any] = json.loads(content)
+            files = tuple(
+                File(
+                    key=entry["url"].removeprefix(f"s3://{bucket}/"),
+                    size=entry["meta"]["content_length"],
+                    rows=entry["meta"]["record_count"],
+                    sha256=entry["meta"]["sha256"],
+                )
+                for entry in data["entries"]
+            )
+            columns = tuple(Column(item["name"], item["type"], item["nullable"]) for item in data["schema"])
+            names = ("table", "stage", "partition", "batch", "fingerprint", "fence", "format", "parent", "rules")
+            return cls(
+                **{name: data[name] for name in names},
+                files=files,
+                columns=columns,
+                details=data["details"],
+                source_unique=data["source_unique"],
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise PermanentError(
+                f"{where} is not a manifest that rds_lake wrote: {error!r}.",
+                "Move it away and materialise the partition again.",
+            ) from error
+
+    def with_files(self, files: Iterable[File]) -> "Manifest":
+        """The same batch, its files elsewhere."""
+        return replace(self, files=tuple(files))
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A manifest as it stands in the lake, with the ETag that a replacement must name."""
+
+    manifest: Manifest
+    etag: str
+
+
+class Manifests:
+    """The manifests of one table.
+
+    Args:
+        store: the lake's bucket.
+        keys: the table's keys.
+    """
+
+    def __init__(self, store: ObjectStore, keys: TableKeys) -> None:
+        self._store = store
+        self._keys = keys
+
+    def read(self, stage: Stage, partition: str) -> Committed | None:
+        """The current batch of a partition, None when there has never been one."""
+        key = self._keys.manifest(stage, partition)
+        found = self._store.get(key)
+        if found is None:
+            return None
+        content, etag = found
+        return Committed(Manifest.from_json(content, self._store.bucket, self._store.url(key)), etag)
+
+    def require(self, stage: Stage, partition: str) -> Committed:
+        """The current batch of a partition.
+
+        Raises:
+            PermanentError: there has never been one.
+        """
+        found = self.read(stage, partition)
+        if found is None:
+            table = self._keys.table
+            raise PermanentError(
+                f"{table}: the partition {partition} has no batch in {stage}.",
+                f"Materialise {table}_{stage} for it first, or run 'rds-lake sync {table}'.",
+            )
+        return found
+
+    def read_all(self, stage: Stage, partitions: Iterable[str]) -> dict[str, Committed]:
+        """The current batches of those of the partitions that have one."""
+        wanted = list(partitions)
+        found = side_by_side(lambda partition: self.read(stage, partition), wanted)
+        return {partition: item for partition, item in zip(wanted, found, strict=True) if item is not None}
+
+    def partitions(self, stage: Stage) -> dict[str, str]:
+        """All partitions that have a manifest, with the manifest's ETag; one request per thousand."""
+        listed = self._store.list(self._keys.manifests(stage))
+        return {self._keys.partition_of(item.key): item.etag for item in listed}
+
+    def commit(self, manifest: Manifest, replacing: Committed | None) -> Committed:
+        """Make a batch the current one, provided that `replacing` still is.
+
+        Raises:
+            ConflictError: another run committed first; nothing was changed.
+        """
+        key = self._keys.manifest(manifest.stage, manifest.partition)
+        content = manifest.to_json(self._store.bucket)
+        etag = self._store.put_if(key, content, etag=replacing.etag if replacing else None)
+        return Committed(manifest, etag)

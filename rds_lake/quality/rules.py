@@ -1,0 +1,131 @@
+"""Rules compiled to SQL: one condition per rule, and one predicate that tells valid rows from invalid ones.
+
+Pure text. Every condition is two-valued (NULL counts as broken), so `NOT condition` is exactly the rows that break it.
+The text is plain enough for DuckDB and Spark. Lookups are read through tables that the caller fills.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rds_lake.spec import AcceptedValues, Between, InLookup, Matches, NotNull, Rule, SqlRule, TableSpec, Unique
+from rds_lake.sql import literal, quote, quote_all
+
+ROW = "_source_row"
+"""Position of a row in its landed file; the last word where two rows are equal in everything else."""
+
+FILE = "_source_file"
+"""Name of the landed file that a row came in."""
+
+Lookup = tuple[str, str]
+"""A lookup table and its column."""
+
+COMPILER = 1
+"""Changes when the same YAML means something else, so that everything is split again."""
+
+
+@dataclass(frozen=True)
+class CompiledRule:
+    """One rule as SQL.
+
+    Attributes:
+        label: what `_failed_rules` calls it.
+        condition: true for a valid row, false for any other.
+    """
+
+    label: str
+    condition: str
+
+
+@dataclass(frozen=True)
+class CompiledRules:
+    """A table's rules as SQL.
+
+    Attributes:
+        rules: the rules.
+        lookups: the lookups that they read, in the order of their tables `lookup_0`, `lookup_1`, ...
+    """
+
+    rules: tuple[CompiledRule, ...]
+    lookups: tuple[Lookup, ...]
+
+    @property
+    def predicate(self) -> str:
+        """True for a row that keeps every rule."""
+        return " AND ".join(f"({rule.condition})" for rule in self.rules) or "TRUE"
+
+    def select(self, relation: str) -> str:
+        """A query that adds `_failed_rules` to every row: the labels of the broken rules, NULL when there are none."""
+        if not self.rules:
+            return f"SELECT *, NULL::VARCHAR[] AS _failed_rules FROM {relation}"
+        flags = ", ".join(f"{rule.condition} AS _keeps_{number}" for number, rule in enumerate(self.rules))
+        names = [f"_keeps_{number}" for number in range(len(self.rules))]
+        broken = ", ".join(
+            f"CASE WHEN NOT {name} THEN {literal(rule.label)} END" for name, rule in zip(names, self.rules, strict=True)
+        )
+        return (
+            f"SELECT * EXCLUDE ({', '.join(names)}), CASE WHEN {' AND '.join(names)} THEN NULL "
+            f"ELSE list_filter([{broken}], lambda label: label IS NOT NULL) END AS _failed_rules "
+            f"FROM (SELECT *, {flags} FROM {relation})"
+        )
+
+    def digest(self, lookup_values: Mapping[Lookup, tuple[str, ...]]) -> str:
+        """What identifies the rules together with the lookups' present values."""
+        content = {
+            "compiler": COMPILER,
+            "rules": [[rule.label, rule.condition] for rule in self.rules],
+            "lookups": [[*lookup, *lookup_values[lookup]] for lookup in self.lookups],
+        }
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def compile_rules(spec: TableSpec, columns: tuple[str, ...], *, source_unique: bool) -> CompiledRules:
+    """A table's declared rules, and those that its key implies.
+
+    A key column is never NULL, and rows do not repeat: neither a key, nor (without one) a whole row. Of rows that
+    repeat the newest stays.
+
+    Args:
+        spec: the table's YAML.
+        columns: the landed columns.
+        source_unique: whether the source itself keeps the key unique, which saves looking for repetitions.
+    """
+    rules: list[Rule] = list(spec.rules)
+    labels = {rule.label for rule in rules}
+    not_null = {rule.column for rule in rules if isinstance(rule, NotNull)}
+    rules += [
+        NotNull(rule="not_null", column=column, name=f"not_null_{column}")
+        for column in spec.key
+        if column not in not_null and f"not_null_{column}" not in labels
+    ]
+    if not source_unique:
+        name = "duplicate_key" if spec.key else "duplicate_row"
+        rules.append(Unique(rule="unique", columns=spec.key or columns, name=name))
+    lookups = tuple(dict.fromkeys((r.lookup_table, r.lookup_column) for r in rules if isinstance(r, InLookup)))
+    newest_first = [f"{quote(spec.cursor.column)} DESC NULLS LAST"] if spec.cursor else []
+    order = ", ".join([*newest_first, FILE, ROW])
+    return CompiledRules(
+        rules=tuple(CompiledRule(rule.label, _condition(rule, lookups, order)) for rule in rules), lookups=lookups
+    )
+
+
+def _condition(rule: Rule, lookups: tuple[Lookup, ...], order: str) -> str:
+    match rule:
+        case NotNull():
+            return f"{quote(rule.column)} IS NOT NULL"
+        case Unique():
+            return f"ROW_NUMBER() OVER (PARTITION BY {quote_all(rule.columns)} ORDER BY {order}) = 1"
+        case SqlRule():
+            return f"COALESCE(({rule.where}), FALSE)"
+        case InLookup():
+            number = lookups.index((rule.lookup_table, rule.lookup_column))
+            test = f"CAST({quote(rule.column)} AS VARCHAR) IN (SELECT v FROM lookup_{number})"
+        case AcceptedValues():
+            test = f"{quote(rule.column)} IN ({', '.join(map(literal, rule.values))})"
+        case Matches():
+            test = f"regexp_full_match(CAST({quote(rule.column)} AS VARCHAR), {literal(rule.pattern)})"
+        case Between():
+            bounds = ((">=", rule.min), ("<=", rule.max))
+            test = " AND ".join(f"{quote(rule.column)} {op} {literal(v)}" for op, v in bounds if v is not None)
+    return f"COALESCE({test}, {str(rule.allow_null).upper()})"

@@ -1,0 +1,277 @@
+"""A table's YAML as frozen pydantic models: the vocabulary that users write, and the only place that defines it.
+
+Nothing here looks at a database. What can be checked without one (a rule names one column, a partitioned table has a
+cursor) is checked while the YAML is read, so that the message carries file and line; what needs the source's own
+columns is checked by `TableSpec.check_columns` when they are known.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import date
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from rds_lake.errors import SpecError
+from rds_lake.partitions import Partitioning, Unit
+
+Stage = Literal["raw", "landing", "staging", "discarded", "archived", "warehouse"]
+LAKE_STAGES: tuple[Stage, ...] = ("landing", "staging", "discarded", "archived")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Cursor(_Model):
+    """The column that the source sets on every insert and update."""
+
+    column: str
+    timezone: str = Field(default="UTC", description="The zone of a DATETIME cursor's wall-clock times.")
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError(f"'{value}' is not a time zone; use an IANA name such as UTC or Europe/Berlin")
+        return value
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The cursor's time zone."""
+        return ZoneInfo(self.timezone)
+
+
+class Partitions(_Model):
+    """Windows of the cursor: the unit of work, of retry and of replacement."""
+
+    by: Unit = "day"
+    start: date = Field(description="First day that has rows; an older row is reported, never left out silently.")
+    column: str | None = Field(default=None, description="Name of the partition column in the lake's tables.")
+
+
+class _Rule(_Model):
+    name: str | None = Field(default=None, description="What a discarded row's _failed_rules calls it.")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that the rule reads, as far as the YAML names them."""
+        return ()
+
+    @property
+    def label(self) -> str:
+        """The rule's name, made from its kind and columns unless the YAML gives one."""
+        return self.name or "_".join([str(getattr(self, "rule", "")), *self.columns])
+
+
+class _ColumnRule(_Rule):
+    column: str
+    allow_null: bool = Field(default=False, description="Whether a NULL keeps the rule; by default it breaks it.")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The one column that the rule reads."""
+        return (self.column,)
+
+
+class InLookup(_ColumnRule):
+    """The value stands, byte for byte, in a column of another source table."""
+
+    rule: Literal["in_lookup"]
+    lookup_table: str
+    lookup_column: str
+
+
+class AcceptedValues(_ColumnRule):
+    """The value is one of these, byte for byte."""
+
+    rule: Literal["accepted_values"]
+    values: tuple[str | int | float, ...] = Field(min_length=1)
+
+
+class NotNull(_Rule):
+    """The value is not NULL."""
+
+    rule: Literal["not_null"]
+    column: str
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The one column that the rule reads."""
+        return (self.column,)
+
+
+class Unique(_Rule):
+    """No two rows of a batch share these values; the newest row stays, the others are discarded."""
+
+    rule: Literal["unique"]
+    unique_columns: tuple[str, ...] = Field(min_length=1, alias="columns")
+
+    @property
+    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The columns whose values are unique together."""
+        return self.unique_columns
+
+
+class Matches(_ColumnRule):
+    """The whole text matches a regular expression (RE2 syntax)."""
+
+    rule: Literal["matches"]
+    pattern: str
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"'{value}' is not a regular expression: {error}") from error
+        return value
+
+
+class Between(_ColumnRule):
+    """The value is at least `min` and at most `max`; one of the two may be missing."""
+
+    rule: Literal["between"]
+    min: int | float | str | None = None
+    max: int | float | str | None = None
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("between needs min, max or both")
+        return self
+
+
+class SqlRule(_Rule):
+    """Anything else: an SQL condition over the row that is true for a valid one; NULL counts as false."""
+
+    rule: Literal["sql"]
+    name: str
+    where: str
+
+
+Rule = Annotated[
+    InLookup | AcceptedValues | NotNull | Unique | Matches | Between | SqlRule, Field(discriminator="rule")
+]
+
+
+class Column(_Model):
+    """What the YAML says of a column; the type itself is the source's."""
+
+    description: str = ""
+    type: str | None = Field(default=None, description="The source's type, if a change of it shall fail a check.")
+
+
+class Landing(_Model):
+    """How landed files are written."""
+
+    format: Literal["parquet", "csv"] = "parquet"
+
+
+class WarehouseTable(_Model):
+    """The table in Redshift."""
+
+    db_schema: str = Field(default="public", alias="schema")
+    table: str | None = Field(default=None, description="Named like the source's table unless given.")
+    distribution_key: str | None = None
+    sort_keys: tuple[str, ...] = ()
+
+
+class TableSpec(_Model):
+    """One source table and what becomes of it."""
+
+    table: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", description="Its name in rds_lake, and in all asset names.")
+    source_table: str | None = Field(default=None, description="Its name in MySQL, if that differs.")
+    description: str = ""
+    owners: tuple[str, ...] = ()
+    key: tuple[str, ...] = Field(default=(), description="The columns that identify a row.")
+    cursor: Cursor | None = None
+    partitions: Partitions | None = None
+    columns: dict[str, Column] = Field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
+    landing: Landing = Landing()
+    warehouse: WarehouseTable = WarehouseTable()
+    fetch_details: str | None = Field(default=None, description="A source table that gets one row per extraction.")
+    schedule: str = Field(default="0 8 * * *", description="Cron expression (UTC) of the regular observation.")
+
+    @field_validator("owners")
+    @classmethod
+    def _owner_form(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for owner in value:
+            if not (owner.startswith("team:") and len(owner) > len("team:")) and not re.fullmatch(r"\S+@\S+", owner):
+                raise ValueError(f"'{owner}' is neither an e-mail address nor team:<name>")
+        return value
+
+    @field_validator("rules")
+    @classmethod
+    def _distinct_labels(cls, value: tuple[Rule, ...]) -> tuple[Rule, ...]:
+        labels = [rule.label for rule in value]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"two rules are called {twice[0]}: give one of them a name")
+        return value
+
+    @model_validator(mode="after")
+    def _cursor_and_partitions_together(self) -> Self:
+        if (self.cursor is None) != (self.partitions is None):
+            given, missing = ("cursor", "partitions") if self.cursor else ("partitions", "cursor")
+            raise ValueError(f"{given} without {missing}: a partition is a window of the cursor, so give both or none")
+        return self
+
+    @property
+    def source_name(self) -> str:
+        """The table's name in MySQL."""
+        return self.source_table or self.table
+
+    @property
+    def warehouse_name(self) -> str:
+        """The table's name in Redshift."""
+        return self.warehouse.table or self.source_name
+
+    @property
+    def partitioning(self) -> Partitioning | None:
+        """How the table is cut, or None for a table that is extracted in full."""
+        return Partitioning.of(self.partitions.by, self.partitions.start) if self.partitions else None
+
+    @property
+    def partition_column(self) -> str | None:
+        """The name of the partition column in the lake, such as `order_last_updated_day`."""
+        if self.partitions is None or self.cursor is None:
+            return None
+        return self.partitions.column or f"{self.cursor.column}_{self.partitions.by}".lower()
+
+    def asset(self, stage: Stage) -> str:
+        """The name of a stage's asset, which is also its table in the Glue catalog."""
+        return f"{self.table}_{stage}"
+
+    def named_columns(self) -> dict[str, list[str]]:
+        """Every column that the YAML names, with the places that name it."""
+        named: dict[str, list[str]] = {}
+        places: list[tuple[str, Sequence[str]]] = [
+            ("key", self.key),
+            ("cursor", (self.cursor.column,) if self.cursor else ()),
+            ("columns", tuple(self.columns)),
+            *((f"rule {rule.label}", rule.columns) for rule in self.rules),
+            ("warehouse.distribution_key", filter(None, [self.warehouse.distribution_key])),  # type: ignore[list-item]
+            ("warehouse.sort_keys", self.warehouse.sort_keys),
+        ]
+        for place, columns in places:
+            for column in columns:
+                named.setdefault(column, []).append(place)
+        return named
+
+    def check_columns(self, present: Sequence[str]) -> None:
+        """Check that the source has every column that the YAML names.
+
+        Raises:
+            SpecError: it has not; the message names column and place.
+        """
+        for column, places in self.named_columns().items():
+            if column not in present:
+                raise SpecError(
+                    f"{self.table}: {places[0]} names the column '{column}', which the source table "
+                    f"'{self.source_name}' does not have (it has: {', '.join(present)}).",
+                    f"Correct it in defs/{self.table}/defs.yaml, or add the column to the source.",
+                )

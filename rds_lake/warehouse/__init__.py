@@ -1,0 +1,1 @@
+"""The warehouse: Redshift's SQL, the load transaction and the ledger."""

@@ -1,0 +1,112 @@
+"""The connection to Redshift: statements with bound values, explicit transactions, errors turned into ours.
+
+psycopg2 speaks to Redshift and, on a laptop, to the stand-in. It runs in autocommit, so that BEGIN and COMMIT stand
+where they are written and nowhere else.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg2
+from psycopg2 import errorcodes
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE, connection
+
+from rds_lake.errors import ConfigError, PermanentError, RdsLakeError, TransientError
+from rds_lake.settings import DatabaseUrl
+
+CONNECT_TIMEOUT = 10
+"""Seconds until a connection attempt is given up."""
+
+_PASSING_CLASSES = {"08", "40", "53", "57"}  # connection, rollback by conflict, resources, operator intervention
+_PASSING_TEXTS = ("1023", "1018")  # Redshift: serializable isolation violation; table made after the snapshot
+
+
+def translate(error: psycopg2.Error, address: str) -> RdsLakeError:
+    """The driver's error as ours, with a remedy; the address holds no password."""
+    text = " ".join(str(error).split())
+    problem = f"The warehouse at {address} says: {text}."
+    code = error.pgcode or ""
+    if code.startswith("28") or "password authentication failed" in text:
+        return ConfigError(problem, "Check the user and the password in RDS_LAKE_WAREHOUSE_URL.")
+    if code == errorcodes.INVALID_CATALOG_NAME:
+        return ConfigError(problem, "Correct the database in RDS_LAKE_WAREHOUSE_URL.")
+    if code[:2] in _PASSING_CLASSES or (not code and isinstance(error, psycopg2.OperationalError)):
+        return TransientError(problem, "Is the warehouse up and reachable? 'rds-lake status' shows the local one.")
+    if any(number in text for number in _PASSING_TEXTS):
+        return TransientError(problem, "Another transaction was in the way: try again.")
+    return PermanentError(problem, "Nothing was changed: the transaction was rolled back.")
+
+
+class Session:
+    """One open connection."""
+
+    def __init__(self, raw: connection, address: str) -> None:
+        self._raw = raw
+        self._address = address
+        self.statements: list[str] = []
+
+    def execute(self, text: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """Run one statement.
+
+        Returns:
+            The rows, none for a statement that returns no rows.
+        """
+        self.statements.append(text)
+        try:
+            with self._raw.cursor() as cursor:
+                cursor.execute(text, parameters or None)
+                return cursor.fetchall() if cursor.description else []
+        except psycopg2.Error as error:
+            raise translate(error, self._address) from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """BEGIN, and COMMIT at the end; ROLLBACK when an error passes through."""
+        self.execute("BEGIN")
+        try:
+            yield
+            self.execute("COMMIT")
+        finally:
+            if not self._raw.closed and self._raw.get_transaction_status() != TRANSACTION_STATUS_IDLE:
+                self._raw.rollback()
+
+
+class Warehouse:
+    """The Redshift database that tables are kept in.
+
+    Args:
+        url: its address.
+        iam_role: the role that COPY reads the lake with.
+    """
+
+    def __init__(self, url: DatabaseUrl, iam_role: str) -> None:
+        self.url = url
+        self.iam_role = iam_role
+
+    @contextmanager
+    def connect(self) -> Iterator[Session]:
+        """A session, closed at the end.
+
+        Raises:
+            RdsLakeError: the warehouse refuses, is not there, or goes away.
+        """
+        try:
+            raw = psycopg2.connect(
+                host=self.url.host,
+                port=self.url.port,
+                user=self.url.user,
+                password=self.url.password,
+                dbname=self.url.database,
+                connect_timeout=CONNECT_TIMEOUT,
+                application_name="rds_lake",
+                keepalives_idle=30,
+                **dict(self.url.options),
+            )
+        except psycopg2.Error as error:
+            raise translate(error, self.url.address) from error
+        raw.autocommit = True
+        try:
+            yield Session(raw, self.url.address)
+        finally:
+            raw.close()

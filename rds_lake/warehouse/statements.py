@@ -1,0 +1,197 @@
+"""The SQL that is sent to Redshift, as pure text: tables, lock, COPY, the exchange of rows, the ledger.
+
+Every statement here is Redshift's own dialect; a test parses each with a Redshift grammar. No statement holds a
+credential (COPY names an IAM role), none is TRUNCATE (it would commit). Keys are not declared: Redshift would believe
+them without keeping them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rds_lake.extract.types import Column
+from rds_lake.partitions import Window
+from rds_lake.spec import TableSpec
+from rds_lake.sql import literal, quote, quote_all
+
+INTERNAL_SCHEMA = "rds_lake"
+"""Schema of the ledger and of the lock tables."""
+
+LEDGER = f"{INTERNAL_SCHEMA}.load_ledger"
+
+LEDGER_COLUMNS = (
+    ("table_name", "VARCHAR(127) NOT NULL"),
+    ("partition_key", "VARCHAR(32) NOT NULL"),
+    ("batch_id", "VARCHAR(64) NOT NULL"),
+    ("fingerprint", "VARCHAR(64) NOT NULL"),
+    ("rules", "VARCHAR(64)"),
+    ("manifest", "VARCHAR(1024) NOT NULL"),
+    ("rows_staged", "BIGINT NOT NULL"),
+    ("rows_loaded", "BIGINT NOT NULL"),
+    ("loaded_at", "TIMESTAMP NOT NULL"),
+)
+"""One row per partition that is loaded: which batch, from which source state, how many rows, when (UTC)."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The statements for one table of the warehouse.
+
+    Attributes:
+        spec: the table's YAML.
+        columns: its columns, in the staged files' order (COPY reads Parquet by position).
+    """
+
+    spec: TableSpec
+    columns: tuple[Column, ...]
+
+    @property
+    def schema(self) -> str:
+        """The target's schema."""
+        return self.spec.warehouse.db_schema
+
+    @property
+    def name(self) -> str:
+        """The target with its schema, quoted."""
+        return f"{quote(self.schema)}.{quote(self.spec.warehouse_name.lower())}"
+
+    @property
+    def lock_table(self) -> str:
+        """The small table that every writer of the target locks, so that readers of the target go on."""
+        return f"{INTERNAL_SCHEMA}.{quote(f'lock_{self.spec.table}'.lower())}"
+
+    @property
+    def incoming(self) -> str:
+        """The temporary table that COPY fills."""
+        return quote(f"incoming_{self.spec.table}".lower())
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(column.name.lower() for column in self.columns)
+
+    def setup(self) -> list[str]:
+        """What makes schema, ledger, lock table and target exist; each commits by itself, before the load."""
+        ledger = ", ".join(f"{name} {kind}" for name, kind in LEDGER_COLUMNS)
+        warehouse = self.spec.warehouse
+        attributes = f" DISTKEY ({quote(warehouse.distribution_key.lower())})" if warehouse.distribution_key else ""
+        if warehouse.sort_keys:
+            attributes += f" SORTKEY ({quote_all([key.lower() for key in warehouse.sort_keys])})"
+        return [
+            f"CREATE SCHEMA IF NOT EXISTS {INTERNAL_SCHEMA}",
+            f"CREATE SCHEMA IF NOT EXISTS {quote(self.schema)}",
+            f"CREATE TABLE IF NOT EXISTS {LEDGER} ({ledger})",
+            f"CREATE TABLE IF NOT EXISTS {self.lock_table} (holder SMALLINT)",
+            f"CREATE TABLE IF NOT EXISTS {self.name} ({self._definitions()}){attributes}",
+        ]
+
+    def _definitions(self) -> str:
+        return ", ".join(f"{quote(column.name.lower())} {column.mapped.redshift}" for column in self.columns)
+
+    def create_incoming(self) -> list[str]:
+        """The temporary table, empty, in the files' column order."""
+        return [
+            f"DROP TABLE IF EXISTS {self.incoming}",
+            f"CREATE TEMP TABLE {self.incoming} ({self._definitions()})",
+        ]
+
+    def present_columns(self) -> tuple[str, tuple[str, str]]:
+        """A query for the target's column names in their order, and its parameters."""
+        text = (
+            "SELECT column_name FROM information_schema.columns "
+            "WHERE table_schema = %s AND table_name = %s ORDER BY ordinal_position"
+        )
+        return text, (self.schema, self.spec.warehouse_name.lower())
+
+    def lock(self) -> str:
+        """Wait for other writers of the target; the first statement, so that the snapshot comes after it."""
+        return f"LOCK {self.lock_table}"
+
+    def copy(self, manifest_url: str, iam_role: str) -> str:
+        """COPY of the files that a manifest names into the temporary table."""
+        return (
+            f"COPY {self.incoming} FROM {literal(manifest_url)} IAM_ROLE {literal(iam_role)} FORMAT AS PARQUET MANIFEST"
+        )
+
+    def count_incoming(self) -> str:
+        """How many rows COPY brought."""
+        return f"SELECT COUNT(*) FROM {self.incoming}"
+
+    def delete_window(self) -> str:
+        """Remove the target's rows of a window of the cursor; parameters: lower, upper."""
+        cursor = quote(self._cursor())
+        return f"DELETE FROM {self.name} WHERE {cursor} >= %s AND {cursor} < %s"
+
+    def delete_all(self) -> str:
+        """Remove all of the target's rows, inside the transaction."""
+        return f"DELETE FROM {self.name}"
+
+    def delete_older(self) -> str:
+        """Remove versions of the incoming keys that are not newer than what comes in."""
+        cursor = quote(self._cursor())
+        incoming = self.incoming
+        return (
+            f"DELETE FROM {self.name} USING {incoming} WHERE {self._same_key(incoming)} "
+            f"AND {self.name}.{cursor} <= {incoming}.{cursor}"
+        )
+
+    def insert(self) -> str:
+        """Insert the newest version of each incoming key, unless the target holds a newer one."""
+        names = quote_all(self._names)
+        if self.spec.cursor is None or not self.spec.key:
+            return f"INSERT INTO {self.name} ({names}) SELECT {names} FROM {self.incoming}"
+        keys = quote_all([key.lower() for key in self.spec.key])
+        return (
+            f"INSERT INTO {self.name} ({names}) SELECT {names} FROM (SELECT {names}, ROW_NUMBER() OVER "
+            f"(PARTITION BY {keys} ORDER BY {quote(self._cursor())} DESC) AS version_rank FROM {self.incoming}) "
+            f"AS ranked WHERE version_rank = 1 AND NOT EXISTS (SELECT 1 FROM {self.name} "
+            f"WHERE {self._same_key('ranked')})"
+        )
+
+    def count_windows(self) -> str:
+        """How many of the target's rows lie in a window; parameters: lower, upper."""
+        cursor = quote(self._cursor())
+        return f"SELECT COUNT(*) FROM {self.name} WHERE {cursor} >= %s AND {cursor} < %s"
+
+    def count_all(self) -> str:
+        """How many rows the target has."""
+        return f"SELECT COUNT(*) FROM {self.name}"
+
+    def _cursor(self) -> str:
+        if self.spec.cursor is None:
+            raise ValueError(f"{self.spec.table} has no cursor")
+        return self.spec.cursor.column.lower()
+
+    def _same_key(self, other: str) -> str:
+        keys = [quote(key.lower()) for key in self.spec.key]
+        return " AND ".join(f"{self.name}.{key} = {other}.{key}" for key in keys)
+
+
+READ_LEDGER = (
+    f"SELECT partition_key, batch_id, fingerprint, rules, rows_staged, rows_loaded FROM {LEDGER} WHERE table_name = %s"
+)
+"""The ledger's rows of one table; parameter: the table."""
+
+
+def forget(partitions: int) -> str:
+    """Remove partitions from the ledger; parameters: the table, then the partitions."""
+    return f"DELETE FROM {LEDGER} WHERE table_name = %s AND partition_key IN ({_marks(partitions)})"
+
+
+def remember(rows: int) -> str:
+    """Write ledger rows; parameters: the values of `LEDGER_COLUMNS` for each row, one after the other."""
+    names = ", ".join(name for name, _ in LEDGER_COLUMNS)
+    return f"INSERT INTO {LEDGER} ({names}) VALUES {', '.join([f'({_marks(len(LEDGER_COLUMNS))})'] * rows)}"
+
+
+def merge_windows(windows: Sequence[Window]) -> list[Window]:
+    """Windows joined where one ends as the next begins, in order."""
+    merged: list[Window] = []
+    for window in sorted(windows):
+        if merged and merged[-1].upper == window.lower:
+            merged[-1] = Window(merged[-1].lower, window.upper)
+        else:
+            merged.append(window)
+    return merged
+
+
+def _marks(count: int) -> str:
+    return ", ".join(["%s"] * count)

@@ -52,19 +52,25 @@ def down() -> None:
 @app.command()
 def status() -> None:
     """Show the local stack's services. Exit code 0 when all are up, 1 otherwise."""
+    from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from rds_lake.local import stack
 
     home = settings.home()
-    table = Table("service", "state", "pid", "address", "log")
+    table = Table("service", "state", "pid", "address", box=box.SIMPLE_HEAD)
     for row in stack.status(home):
         colour = "green" if row.state == "up" else "red"
         note = f" ({row.note})" if row.note else ""
-        state = f"[{colour}]{row.state}[/]{note}"
-        table.add_row(row.title, state, str(row.pid or ""), row.address, row.log)
-    Console(soft_wrap=True).print(table if table.row_count else f"No local stack was set up in {home}.")
+        table.add_row(row.title, f"[{colour}]{row.state}[/]{escape(note)}", str(row.pid or ""), row.address)
+    console = Console(soft_wrap=True)
+    if table.row_count:
+        console.print(table)
+        console.print(f"Logs: {home / 'logs'}", highlight=False)
+    else:
+        console.print(f"No local stack was set up in {home}.", highlight=False)
     if not stack.is_up(home):
         raise typer.Exit(FAILED)
 

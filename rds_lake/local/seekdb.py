@@ -16,6 +16,7 @@ from rds_lake.local.layout import SOURCE_DATABASE, USER
 from rds_lake.local.ports import HOST
 
 CHUNK = 65_536
+LOGIN_PREFIX = 32  # bytes before the user's name in a client's first packet: flags, sizes, character set, filler
 
 
 def main() -> None:
@@ -54,10 +55,21 @@ async def _serve(port: int, path: str) -> None:
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         inner_reader, inner_writer = await asyncio.open_unix_connection(path)
-        await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
+        await asyncio.gather(_copy_as_our_user(reader, inner_writer), _copy(inner_reader, writer))
 
     await asyncio.start_server(connected, HOST, port)
     await stop.wait()
+
+
+async def _copy_as_our_user(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    """Let nobody but our user log in: root has no password, and seekdb does not open again when it is given one."""
+    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        header = await source.readexactly(4)
+        login = await source.readexactly(int.from_bytes(header[:3], "little"))
+        if login[LOGIN_PREFIX:].partition(b"\0")[0] == USER.encode():
+            target.write(header + login)
+            await _copy(source, target)
+    target.close()
 
 
 async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:

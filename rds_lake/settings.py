@@ -18,8 +18,12 @@ VARIABLES: Mapping[str, str] = {
     "RDS_LAKE_GLUE_DATABASE": "The Glue database of the lake's tables (default rds_lake)",
     "RDS_LAKE_WAREHOUSE_URL": "The Redshift warehouse: redshift://user:password@host:port/database",
     "RDS_LAKE_REDSHIFT_IAM_ROLE": "ARN of the role that Redshift's COPY reads the lake with",
+    "RDS_LAKE_AUTOMATION": "'on' starts sensors and schedules with the deployment (default off: switch on in the UI)",
     "RDS_LAKE_HOME": "Folder of the local stack's data and of Dagster's records (default .rds_lake)",
+    "RDS_LAKE_MYSQL": "Where the local stack's MySQL comes from: path, debian or seekdb (default: the first that works)",
 }
+
+DEFAULTS: Mapping[str, str] = {"RDS_LAKE_GLUE_DATABASE": "rds_lake", "RDS_LAKE_AUTOMATION": "off"}
 
 DEFAULT_PORTS = {"mysql": 3306, "redshift": 5439}
 
@@ -68,8 +72,8 @@ def parse_database_url(text: str, *, scheme: str, variable: str) -> DatabaseUrl:
     if parts.scheme != scheme:
         raise ConfigError(f"{variable} starts with '{parts.scheme}:', not with '{scheme}:'.", remedy)
     if not parts.hostname or not parts.username or not database:
-        missing = "a host" if not parts.hostname else "a user" if not parts.username else "a database"
-        raise ConfigError(f"{variable} names no {missing.split(' ')[1]}.", remedy)
+        missing = "host" if not parts.hostname else "user" if not parts.username else "database"
+        raise ConfigError(f"{variable} names no {missing}.", remedy)
     return DatabaseUrl(
         scheme=scheme,
         host=parts.hostname,
@@ -87,12 +91,12 @@ def home(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def required(variable: str, environ: Mapping[str, str] = os.environ) -> str:
-    """The value of an environment variable.
+    """The value of an environment variable, or its default if it has one.
 
     Raises:
-        ConfigError: it is not set, or empty.
+        ConfigError: it is not set, or empty, and has no default.
     """
-    value = environ.get(variable, "")
+    value = environ.get(variable) or DEFAULTS.get(variable, "")
     if not value:
         raise ConfigError(
             f"{variable} is not set ({VARIABLES[variable]}).",

@@ -109,7 +109,7 @@ class Unique(_Rule):
     unique_columns: tuple[str, ...] = Field(min_length=1, alias="columns")
 
     @property
-    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
+    def columns(self) -> tuple[str, ...]:
         """The columns whose values are unique together."""
         return self.unique_columns
 
@@ -162,6 +162,7 @@ class Column(_Model):
 
     description: str = ""
     type: str | None = Field(default=None, description="The source's type, if a change of it shall fail a check.")
+    personal: bool = Field(default=False, description="Personal data: never shown in previews or reports.")
 
 
 class Landing(_Model):
@@ -245,6 +246,10 @@ class TableSpec(_Model):
     def asset(self, stage: Stage) -> str:
         """The name of a stage's asset, which is also its table in the Glue catalog."""
         return f"{self.table}_{stage}"
+
+    def is_personal(self, column: str) -> bool:
+        """Whether a column's values must not be shown."""
+        return column in self.columns and self.columns[column].personal
 
     def named_columns(self) -> dict[str, list[str]]:
         """Every column that the YAML names, with the places that name it."""

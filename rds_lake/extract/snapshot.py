@@ -153,7 +153,7 @@ def open_snapshot(source: Source, spec: TableSpec) -> Iterator[Snapshot]:
     spec.check_columns([column.name for column in table.columns])
     arrow_schema(table.columns)  # refuses a type that cannot be carried, before anything is read
     with source.connect() as connection:
-        connection.decoders = dict(_CONVERSIONS)  # type: ignore[attr-defined]
+        connection.decoders = dict(_CONVERSIONS)
         fence = read_fence(connection)
         with connection.cursor() as cursor:
             cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pymysql
 from pymysql.constants import ER
@@ -19,7 +19,10 @@ from rds_lake.extract.types import Column
 from rds_lake.settings import DatabaseUrl
 from rds_lake.sql import quote
 
-Connection = pymysql.connections.Connection[Cursor]
+if TYPE_CHECKING:
+    Connection = pymysql.connections.Connection[Cursor]
+else:
+    Connection = pymysql.connections.Connection
 
 CONNECT_TIMEOUT = 10
 """Seconds until a connection attempt is given up."""
@@ -90,7 +93,7 @@ class Source:
             raise translate(error, self.url.address) from error
         finally:
             # Not close(): after an unfinished stream that would first read the rest of the rows.
-            connection._force_close()  # type: ignore[attr-defined]  # noqa: SLF001
+            connection._force_close()  # type: ignore[attr-defined]
 
     def _open(self) -> Connection:
         options = dict(self.url.options)

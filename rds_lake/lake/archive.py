@@ -1,8 +1,9 @@
 """The archive: landed files move from `landing` to `archived` once they have been split.
 
-S3 has no move, so it is copy, verify, commit the archive's manifest, point landing's manifest at the copies, delete the
-originals: each step can be repeated, the order is fixed, and the originals go last. Whoever needs the landed rows again
-finds them through landing's manifest, wherever they lie now.
+S3 has no move, so it is copy, verify, commit the archive's manifest, register it in the catalog, point landing's
+manifest at the copies, delete the originals: each step can be repeated, the order is fixed, and the originals go last,
+so that an object left in `landing` tells of a move that is not finished. Whoever needs the landed rows again finds them
+through landing's manifest, wherever they lie now.
 """
 
 from dataclasses import dataclass, replace
@@ -27,8 +28,8 @@ class Archived:
     moved: int
 
 
-def archive(store: ObjectStore, keys: TableKeys, landed: Committed, current: Committed | None) -> Archived:
-    """Move the landed files of one partition to the archive. Resumable at every step.
+def copy_to_archive(store: ObjectStore, keys: TableKeys, landed: Manifest, current: Committed | None) -> Archived:
+    """Copy the landed files of one partition to the archive, verify them, and commit the archive's manifest.
 
     Args:
         store: the lake's bucket.
@@ -37,22 +38,34 @@ def archive(store: ObjectStore, keys: TableKeys, landed: Committed, current: Com
         current: the partition's current batch in the archive.
 
     Raises:
-        ConflictError: another run landed or archived the partition meanwhile.
+        ConflictError: another run archived the partition meanwhile.
         TransientError: a copy is not what it was copied from; the original is still there.
     """
-    manifests = Manifests(store, keys)
-    originals = landed.manifest.files
-    copies = tuple(_copied(keys, landed.manifest, file) for file in originals)
-    moving = [(old, new) for old, new in zip(originals, copies, strict=True) if old.key != new.key]
+    copies = tuple(_copied(keys, landed, file) for file in landed.files)
+    moving = [(old, new) for old, new in zip(landed.files, copies, strict=True) if old.key != new.key]
     for old, new in moving:
         _copy(store, old, new)
-    target = replace(landed.manifest, stage="archived", parent=landed.manifest.batch, files=copies)
-    committed = commit_if_new(manifests, target, current)
-    if moving:
-        manifests.commit(landed.manifest.with_files(copies), landed)
+    target = replace(landed, stage="archived", parent=landed.batch, files=copies)
+    committed = commit_if_new(Manifests(store, keys), target, current)
+    return Archived(committed.manifest, len(moving))
+
+
+def vacate_landing(store: ObjectStore, keys: TableKeys, landed: Committed, archived: Manifest) -> None:
+    """Point landing's manifest at the archive's copies, then delete the originals.
+
+    Args:
+        store: the lake's bucket.
+        keys: the table's keys.
+        landed: the landed batch, as it stands in the lake.
+        archived: the archive's manifest for the same batch.
+
+    Raises:
+        ConflictError: another run landed the partition meanwhile; its files are left alone.
+    """
+    if landed.manifest.files != archived.files:
+        Manifests(store, keys).commit(landed.manifest.with_files(archived.files), landed)
     leftovers = store.list(keys.batch("landing", landed.manifest.partition, landed.manifest.batch))
     store.delete([item.key for item in leftovers])
-    return Archived(committed.manifest, len(moving))
 
 
 def _copied(keys: TableKeys, landed: Manifest, file: File) -> File:

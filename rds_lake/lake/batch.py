@@ -23,8 +23,9 @@ def new_batch_id(now: datetime | None = None) -> str:
 
 
 class BatchWriter:
-    """Writes the files of one batch. The last file waits until `finish`, so that a batch of one file that turns out
-    to be the current one is never sent.
+    """Writes the files of one batch.
+
+    The last file waits until `finish`, so that a batch of one file that turns out to be the current one is never sent.
 
     Args:
         store: the lake's bucket.

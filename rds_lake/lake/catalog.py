@@ -5,6 +5,7 @@ partition without rows is not registered. A table without partitions has its cur
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -107,10 +108,8 @@ class Catalog:
 
     def _create(self, wanted: dict[str, Any]) -> None:
         exists = self.client.exceptions.AlreadyExistsException
-        try:
+        with suppress(exists):  # made by an earlier or another run: that is what is wanted
             self.client.create_database(DatabaseInput={"Name": self.database, "Description": "The lake of rds_lake"})
-        except exists:
-            pass  # made by an earlier or another run: that is what is wanted
         try:
             self.client.create_table(DatabaseName=self.database, TableInput=wanted)  # type: ignore[arg-type]
         except exists:
@@ -141,7 +140,9 @@ class Catalog:
             if entries:
                 with aws_errors(f"the partitions of {self.database}.{table.name}"):
                     changed = self.client.batch_update_partition(
-                        DatabaseName=self.database, TableName=table.name, Entries=entries
+                        DatabaseName=self.database,
+                        TableName=table.name,
+                        Entries=entries,  # type: ignore[arg-type]
                     )
                 self._errors(changed, "")
 

@@ -1,6 +1,6 @@
 """Rules compiled to SQL: one condition per rule, and one predicate that tells valid rows from invalid ones.
 
-Pure text. Every condition is two-valued (NULL counts as broken), so `NOT condition` is exactly the rows that break it.
+Every condition is two-valued (NULL counts as broken), so `NOT condition` is exactly the rows that break it.
 The text is plain enough for DuckDB and Spark. Lookups are read through tables that the caller fills.
 """
 
@@ -8,6 +8,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
 
 from rds_lake.spec import AcceptedValues, Between, InLookup, Matches, NotNull, Rule, SqlRule, TableSpec, Unique
 from rds_lake.sql import literal, quote, quote_all
@@ -129,3 +132,13 @@ def _condition(rule: Rule, lookups: tuple[Lookup, ...], order: str) -> str:
             bounds = ((">=", rule.min), ("<=", rule.max))
             test = " AND ".join(f"{quote(rule.column)} {op} {literal(v)}" for op, v in bounds if v is not None)
     return f"COALESCE({test}, {str(rule.allow_null).upper()})"
+
+
+def fill_lookups(
+    connection: duckdb.DuckDBPyConnection, rules: CompiledRules, values: Mapping[Lookup, tuple[str, ...]]
+) -> None:
+    """Make the tables that the conditions read their lookups from."""
+    for number, lookup in enumerate(rules.lookups):
+        connection.register("lookup_values", pa.table({"v": pa.array(values[lookup], pa.string())}))
+        connection.execute(f"CREATE TABLE lookup_{number} AS SELECT v FROM lookup_values")
+        connection.unregister("lookup_values")

@@ -19,7 +19,7 @@ from rds_lake.lake.files import READ_ROWS, open_batches
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifest
 from rds_lake.lake.store import ObjectStore
-from rds_lake.quality.rules import FILE, ROW, CompiledRules, Lookup, compile_rules
+from rds_lake.quality.rules import FILE, ROW, CompiledRules, Lookup, compile_rules, fill_lookups
 from rds_lake.spec import Stage, TableSpec
 
 DISCARDED_FIELDS = (
@@ -66,11 +66,7 @@ class Splitter:
         self._keys = TableKeys.of(spec)
         self._lookup_values = lookup_values
         self._database = duckdb.connect(config={"threads": 2, "preserve_insertion_order": True})
-        for number, lookup in enumerate(needed_lookups(spec)):
-            values = pa.table({"v": pa.array(lookup_values[lookup], pa.string())})
-            self._database.register("values", values)
-            self._database.execute(f'CREATE TABLE lookup_{number} AS SELECT v FROM "values"')
-            self._database.unregister("values")
+        fill_lookups(self._database, compile_rules(spec, (), source_unique=True), lookup_values)
 
     def rules(self, landed: Manifest) -> CompiledRules:
         """The rules for a landed batch."""
@@ -115,8 +111,8 @@ class Splitter:
             raise
         if done.staging.rows + done.discarded.rows != landed.rows:
             raise PermanentError(
-                f"{landed.table} {landed.partition}: {landed.rows} rows were landed, but {done.staging.rows} staged and "
-                f"{done.discarded.rows} discarded.",
+                f"{landed.table} {landed.partition}: {landed.rows} rows were landed, but {done.staging.rows} "
+                f"staged and {done.discarded.rows} discarded.",
                 "Nothing was committed. Please report this with the landed batch: it must not happen.",
             )
         return done

@@ -91,6 +91,7 @@ class Warehouse:
         Raises:
             RdsLakeError: the warehouse refuses, is not there, or goes away.
         """
+        options: dict[str, Any] = dict(self.url.options)
         try:
             raw = psycopg2.connect(
                 host=self.url.host,
@@ -101,7 +102,7 @@ class Warehouse:
                 connect_timeout=CONNECT_TIMEOUT,
                 application_name="rds_lake",
                 keepalives_idle=30,
-                **dict(self.url.options),
+                **options,
             )
         except psycopg2.Error as error:
             raise translate(error, self.url.address) from error

@@ -146,11 +146,6 @@ class Target:
             f"WHERE {self._same_key('ranked')})"
         )
 
-    def count_windows(self) -> str:
-        """How many of the target's rows lie in a window; parameters: lower, upper."""
-        cursor = quote(self._cursor())
-        return f"SELECT COUNT(*) FROM {self.name} WHERE {cursor} >= %s AND {cursor} < %s"
-
     def count_all(self) -> str:
         """How many rows the target has."""
         return f"SELECT COUNT(*) FROM {self.name}"

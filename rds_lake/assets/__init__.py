@@ -1,0 +1,1 @@
+"""Dagster assets, one thin module per stage: they read partitions, call the rooms above, and report."""

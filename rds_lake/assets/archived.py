@@ -1,0 +1,65 @@
+"""`<table>_archived`: the landed files, moved out of `landing` once they have been split."""
+
+import dagster as dg
+from dagster import AssetExecutionContext
+
+from rds_lake.assets.common import (
+    RETRIES,
+    Batches,
+    Condition,
+    definition_metadata,
+    description,
+    failures,
+    kinds,
+    partitions_def,
+    partitions_of,
+    report,
+)
+from rds_lake.lake.archive import copy_to_archive, vacate_landing
+from rds_lake.lake.catalog import publish
+from rds_lake.lake.keys import TableKeys
+from rds_lake.lake.manifest import Manifests
+from rds_lake.lake.store import side_by_side
+from rds_lake.resources.services import LakeResource, ProgressResource
+from rds_lake.spec import TableSpec
+
+
+def archived_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinition:
+    """The archive asset of a table."""
+    name = spec.asset("archived")
+
+    @dg.asset(
+        name=name,
+        deps=[spec.asset("staging"), spec.asset("discarded")],
+        group_name=spec.table,
+        description=description(spec, "archived"),
+        owners=list(spec.owners),
+        metadata=definition_metadata(spec, "archived"),
+        kinds=kinds(spec, "archived"),
+        partitions_def=partitions_def(spec),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        automation_condition=condition,
+        retry_policy=RETRIES,
+    )
+    def archived(context: AssetExecutionContext, lake: LakeResource, progress: ProgressResource) -> None:
+        partitions = partitions_of(context, spec)
+        tell = progress.of(name, len(partitions))
+        with failures():
+            store, catalog, keys = lake.store(), lake.catalog(), TableKeys.of(spec)
+            manifests = Manifests(store, keys)
+            landed = {partition: manifests.require("landing", partition) for partition in partitions}
+            current = manifests.read_all("archived", partitions)
+            copied = side_by_side(
+                lambda key: copy_to_archive(store, keys, landed[key].manifest, current.get(key)), partitions
+            )
+            kept = {key: item.manifest for key, item in zip(partitions, copied, strict=True)}
+            publish(catalog, store, spec, "archived", list(kept.values()))
+            vacated = [landed[key].manifest.with_files(kept[key].files) for key in partitions]
+            publish(catalog, store, spec, "landing", vacated)
+            side_by_side(lambda key: vacate_landing(store, keys, landed[key], kept[key]), partitions)
+            tell(len(partitions))
+        moved = sum(item.moved for item in copied)
+        context.log.info(f"Moved {moved:,} files from landing to the archive.")
+        report(context, Batches(spec, "archived", kept), store, {"files moved": moved})
+
+    return archived

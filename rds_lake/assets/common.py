@@ -1,0 +1,249 @@
+"""What the stages' assets share: names and descriptions, partitions of a run, errors, and metadata.
+
+Nothing here knows how a stage does its work.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+from dagster import AssetExecutionContext, MetadataValue
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+)
+
+from rds_lake.errors import PermanentError, RdsLakeError
+from rds_lake.extract.types import Column, arrow_schema
+from rds_lake.lake.files import open_batches
+from rds_lake.lake.keys import WHOLE_TABLE
+from rds_lake.lake.manifest import Manifest
+from rds_lake.lake.store import ObjectStore
+from rds_lake.partitions import Partitioning
+from rds_lake.spec import Stage, TableSpec
+
+Condition = dg.AutomationCondition[Any]
+
+Fact = Any
+"""A metadata value of any kind that Dagster takes."""
+
+PREVIEW_ROWS = 5
+
+RETRIES = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
+"""For what may pass by itself; a permanent error fails at once."""
+
+RDS_POOL = "rds"
+WAREHOUSE_POOL = "warehouse"
+
+_STAGE_KINDS: Mapping[Stage, set[str]] = {
+    "raw": {"mysql"},
+    "landing": {"s3", "python"},
+    "staging": {"s3", "parquet", "duckdb"},
+    "discarded": {"s3", "parquet", "duckdb"},
+    "archived": {"s3"},
+    "warehouse": {"redshift"},
+}
+
+_STAGE_TEXT: Mapping[Stage, str] = {
+    "raw": "The table in MySQL itself. An observation reads one fingerprint per partition; a changed one is landed.",
+    "landing": "The source's rows as they were read, one batch per partition. They move to the archive afterwards.",
+    "staging": "The rows that keep every rule.",
+    "discarded": "The rows that break a rule, with all their columns, the rules they broke and where they came from.",
+    "archived": "The landed files, kept after the split.",
+    "warehouse": "The newest version of every key in Redshift, loaded from staging in one transaction with the ledger.",
+}
+
+
+def kinds(spec: TableSpec, stage: Stage) -> set[str]:
+    """The kinds that the UI shows for a stage's asset."""
+    return {*_STAGE_KINDS[stage], *([spec.landing.format] if stage in {"landing", "archived"} else [])}
+
+
+def description(spec: TableSpec, stage: Stage) -> str:
+    """What the UI says of a stage's asset: the stage, the row, the partition, how to rebuild it."""
+    unit = spec.partitions.by if spec.partitions else None
+    cut = (
+        f"A partition is one {unit} of `{spec.cursor.column}` ({spec.cursor.timezone})."
+        if spec.cursor
+        else "It has no partitions: the table is extracted in full and replaced as a whole."
+    )
+    rebuild = "" if stage == "raw" else " Materialise it again at any time: the outcome is the same."
+    return f"{_STAGE_TEXT[stage]}\n\n{spec.description}\n\n{cut}{rebuild}".strip()
+
+
+def definition_metadata(spec: TableSpec, stage: Stage) -> dict[str, Fact]:
+    """What is known of a stage's asset before it is ever materialised."""
+    facts: dict[str, Fact] = {
+        "source table": spec.source_name,
+        "key": ", ".join(spec.key) or "none: whole rows",
+    }
+    if spec.cursor:
+        facts["cursor"] = spec.cursor.column
+    if stage in {"staging", "discarded", "landing"} and spec.rules:
+        facts["rules"] = MetadataValue.md("\n".join(f"- `{rule.label}`" for rule in spec.rules))
+    if stage == "warehouse":
+        facts["dagster/table_name"] = f"{spec.warehouse.db_schema}.{spec.warehouse_name}".lower()
+    return facts
+
+
+def partitions_def(spec: TableSpec) -> dg.TimeWindowPartitionsDefinition | None:
+    """A table's partitions for Dagster, including the one that is still going on."""
+    partitioning, zone = spec.partitioning, spec.cursor.timezone if spec.cursor else "UTC"
+    if partitioning is None:
+        return None
+    common: dict[str, Any] = {"fmt": partitioning.key_format, "end_offset": 1}
+    start = partitioning.start.strftime(partitioning.key_format)
+    match partitioning.unit:
+        case "hour":  # in UTC, where no hour is missing or doubled
+            return dg.HourlyPartitionsDefinition(start_date=start, **common)
+        case "day":
+            return dg.DailyPartitionsDefinition(start_date=start, timezone=zone, **common)
+        case "week":
+            return dg.WeeklyPartitionsDefinition(start_date=start, timezone=zone, day_offset=1, **common)
+        case "month":
+            return dg.MonthlyPartitionsDefinition(start_date=start, timezone=zone, **common)
+
+
+def run_partitions(tags: Mapping[str, str], partitioning: Partitioning | None) -> list[str] | None:
+    """The partitions that a run is for, from its tags: one, a range, or None when it names none."""
+    if partitioning is None:
+        return [WHOLE_TABLE]
+    if one := tags.get(PARTITION_NAME_TAG):
+        return [one]
+    first, last = tags.get(ASSET_PARTITION_RANGE_START_TAG), tags.get(ASSET_PARTITION_RANGE_END_TAG)
+    if first and last:
+        return list(partitioning.keys(*partitioning.span(first, last)))
+    return None
+
+
+def partitions_of(context: AssetExecutionContext, spec: TableSpec) -> list[str]:
+    """The partitions that an asset's step is for: one, a range, or the whole table."""
+    return list(context.partition_keys) if spec.partitioning else [WHOLE_TABLE]
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Turn a permanent error into a Dagster failure that is not tried again; its text says what to do."""
+    try:
+        yield
+    except PermanentError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error
+
+
+def said(error: BaseException | None) -> str | None:
+    """The message of the rds_lake error behind an exception, if there is one."""
+    while error is not None:
+        if isinstance(error, RdsLakeError):
+            return str(error)
+        error = error.__cause__
+    return None
+
+
+def column_schema(spec: TableSpec, columns: Sequence[Column]) -> dg.TableSchema:
+    """The columns for the UI, with the descriptions from the YAML."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                name=column.name,
+                type=column.type,
+                description=spec.columns[column.name].description if column.name in spec.columns else None,
+                constraints=dg.TableColumnConstraints(nullable=column.nullable, unique=spec.key == (column.name,)),
+            )
+            for column in columns
+        ]
+    )
+
+
+def preview(store: ObjectStore, spec: TableSpec, manifest: Manifest) -> MetadataValue | None:
+    """The first rows of a batch as a table, personal data left out; None when it has no rows."""
+    if not manifest.files:
+        return None
+    schema = arrow_schema(manifest.columns)
+    shown = [name for name in schema.names if not spec.is_personal(name)]
+    with open_batches(store, manifest.files[0], schema, manifest.format) as batches:
+        rows = next(batches).slice(0, PREVIEW_ROWS).select(shown).to_pylist()
+    head = f"| {' | '.join(shown)} |\n|{'---|' * len(shown)}\n"
+    return MetadataValue.md(head + "\n".join(f"| {' | '.join(map(_cell, row.values()))} |" for row in rows))
+
+
+def _cell(value: object) -> str:
+    text = "NULL" if value is None else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")[:80]
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches that a step wrote, for its report.
+
+    Attributes:
+        spec: the table's YAML.
+        stage: their stage.
+        by_partition: the batches.
+    """
+
+    spec: TableSpec
+    stage: Stage
+    by_partition: Mapping[str, Manifest]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all of them."""
+        return sum(manifest.rows for manifest in self.by_partition.values())
+
+    @property
+    def size(self) -> int:
+        """Bytes of all of them."""
+        return sum(manifest.size for manifest in self.by_partition.values())
+
+    def facts(self, partition: str, store: ObjectStore) -> dict[str, Fact]:
+        """What the UI shows of one partition; its numbers are plotted over the partitions and over time."""
+        manifest = self.by_partition[partition]
+        count = "dagster/row_count" if self.spec.partitioning is None else "dagster/partition_row_count"
+        location = manifest.files[0].key.rsplit("/", 1)[0] + "/" if manifest.files else ""
+        return {
+            count: manifest.rows,
+            "rows": manifest.rows,
+            "bytes": manifest.size,
+            "files": len(manifest.files),
+            "batch": manifest.batch,
+            "fence": manifest.fence,
+            "dagster/uri": store.url(location) if location else "no rows, no files",
+        }
+
+
+def report(
+    context: AssetExecutionContext,
+    batches: Batches,
+    store: ObjectStore,
+    more: Mapping[str, Fact] | None = None,
+    per_partition: Mapping[str, Mapping[str, Fact]] | None = None,
+) -> None:
+    """Attach metadata to an asset's materialisations: own numbers to each partition, the step's facts to its last one.
+
+    Args:
+        context: the step's context.
+        batches: what the step wrote.
+        store: the lake's bucket.
+        more: facts of the step as a whole.
+        per_partition: further facts of single partitions.
+    """
+    key = dg.AssetKey(batches.spec.asset(batches.stage))
+    last = max(batches.by_partition)
+    filled = max((p for p, m in batches.by_partition.items() if m.files), default=None)
+    shown = preview(store, batches.spec, batches.by_partition[filled]) if filled is not None else None
+    columns = column_schema(batches.spec, batches.by_partition[last].columns)
+    whole: dict[str, Any] = {
+        **(more or {}),
+        "rows of the run": batches.rows,
+        "dagster/column_schema": columns,
+        **({"preview": shown} if shown else {}),
+    }
+    for partition in batches.by_partition:
+        facts: dict[str, Any] = {**batches.facts(partition, store), **(per_partition or {}).get(partition, {})}
+        named = None if batches.spec.partitioning is None else partition
+        context.add_asset_metadata(
+            {**facts, **(whole if partition == last else {})}, asset_key=key, partition_key=named
+        )

@@ -1,0 +1,81 @@
+"""`<table>_warehouse`: the table in Redshift, loaded from staging."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+from dagster import AssetExecutionContext, MetadataValue
+
+from rds_lake.assets.common import (
+    RETRIES,
+    WAREHOUSE_POOL,
+    Condition,
+    column_schema,
+    definition_metadata,
+    description,
+    failures,
+    kinds,
+    partitions_def,
+    partitions_of,
+)
+from rds_lake.lake.keys import TableKeys
+from rds_lake.lake.manifest import Manifests
+from rds_lake.lake.store import side_by_side
+from rds_lake.resources.services import LakeResource, ProgressResource, WarehouseResource
+from rds_lake.spec import TableSpec
+from rds_lake.warehouse.load import load
+
+SHOWN_SQL = 600
+"""Characters of a statement that the UI shows; the ledger's INSERT grows with the partitions."""
+
+
+def warehouse_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinition:
+    """The warehouse asset of a table."""
+    name = spec.asset("warehouse")
+
+    @dg.asset(
+        name=name,
+        deps=[spec.asset("staging")],
+        group_name=spec.table,
+        description=description(spec, "warehouse"),
+        owners=list(spec.owners),
+        metadata=definition_metadata(spec, "warehouse"),
+        kinds=kinds(spec, "warehouse"),
+        partitions_def=partitions_def(spec),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        automation_condition=condition,
+        retry_policy=RETRIES,
+        pool=WAREHOUSE_POOL,
+    )
+    def loaded(
+        context: AssetExecutionContext, lake: LakeResource, warehouse: WarehouseResource, progress: ProgressResource
+    ) -> None:
+        partitions = partitions_of(context, spec)
+        with failures():
+            manifests = Manifests(lake.store(), TableKeys.of(spec))
+            staged = [item.manifest for item in side_by_side(lambda key: manifests.require("staging", key), partitions)]
+            done = load(warehouse.warehouse(), lake.store(), spec, staged, context.log.warning)
+        progress.of(name, len(partitions))(len(partitions))
+        context.log.info(f"Loaded {sum(done.rows.values()):,} rows into {spec.warehouse_name} in one transaction.")
+        last = max(manifest.partition for manifest in staged)
+        for manifest in staged:
+            rows = done.rows[manifest.partition]
+            count = "dagster/partition_row_count" if spec.partitioning else "dagster/row_count"
+            facts: dict[str, Any] = {
+                count: rows,
+                "rows": rows,
+                "rows staged": manifest.rows,
+                "batch": manifest.batch,
+            }
+            if manifest.partition == last:
+                facts["copied from"] = done.manifest or "nothing to copy"
+                facts["sql"] = MetadataValue.md(f"```sql\n{_shown(done.statements)}\n```")
+                facts["dagster/column_schema"] = column_schema(spec, manifest.columns)
+            context.add_asset_metadata(facts, partition_key=manifest.partition if spec.partitioning else None)
+
+    return loaded
+
+
+def _shown(statements: Sequence[str]) -> str:
+    cut = [text if len(text) <= SHOWN_SQL else f"{text[:SHOWN_SQL]} ..." for text in statements]
+    return ";\n".join(cut) + ";"

@@ -1,0 +1,71 @@
+"""What runs by itself: automation conditions and schedules.
+
+A condition is evaluated for each partition. Landing is asked for when its partition's fingerprint changed, or when an
+observed partition has never been landed; everything after it follows. A failed run is not asked for again: retries,
+and the next change or the next `rds-lake sync`, cover that.
+"""
+
+import dagster as dg
+
+from rds_lake.assets.common import Condition
+from rds_lake.settings import required
+from rds_lake.spec import TableSpec
+
+
+def landing_condition() -> Condition:
+    """Ask for a partition when its fingerprint changed, or once when it was observed and never landed.
+
+    `newly_missing` instead of `missing`: the latter would ask again on every tick until the partition exists, so for
+    ever when its run fails. A landing that happened meanwhile (`rds-lake sync`, a person) takes the request back.
+    """
+    any_reason = dg.AutomationCondition.newly_missing() | dg.AutomationCondition.any_deps_updated()
+    return (
+        any_reason.since_last_handled()
+        & ~dg.AutomationCondition.any_deps_missing()
+        & ~dg.AutomationCondition.in_progress()
+    ).with_label("source partition changed")
+
+
+def following_condition() -> Condition:
+    """Follow whatever comes before, unless a blocking check on it failed."""
+    return (
+        dg.AutomationCondition.any_deps_updated().since_last_handled()
+        & ~dg.AutomationCondition.any_deps_missing()
+        & ~dg.AutomationCondition.any_deps_in_progress()
+        & ~dg.AutomationCondition.in_progress()
+        & dg.AutomationCondition.all_deps_blocking_checks_passed()
+    ).with_label("what comes before was updated")
+
+
+def automation_is_on() -> bool:
+    """Whether sensors and schedules start with the deployment: `RDS_LAKE_AUTOMATION=on`."""
+    return required("RDS_LAKE_AUTOMATION").lower() == "on"
+
+
+def observation_schedule(spec: TableSpec) -> dg.ScheduleDefinition:
+    """The regular observation of a table's source, with the job that it runs."""
+    name = f"{spec.table}_observation"
+    job = dg.define_asset_job(
+        name,
+        selection=dg.AssetSelection.assets(spec.asset("raw")),
+        description=f"Reads the fingerprints of {spec.source_name}; partitions that changed are landed by automation.",
+        tags={"rds_lake/table": spec.table},
+    )
+    return dg.ScheduleDefinition(
+        name=f"{name}_schedule",
+        job=job,
+        cron_schedule=spec.schedule,
+        description=f"Observes {spec.source_name} regularly ({spec.schedule}, UTC).",
+        default_status=dg.DefaultScheduleStatus.RUNNING if automation_is_on() else dg.DefaultScheduleStatus.STOPPED,
+    )
+
+
+def automation_sensor() -> dg.AutomationConditionSensorDefinition:
+    """The sensor that evaluates the conditions of all tables."""
+    return dg.AutomationConditionSensorDefinition(
+        "rds_lake_automation",
+        target=dg.AssetSelection.all(),
+        description="Lands the partitions whose source changed, and lets everything after them follow.",
+        default_status=dg.DefaultSensorStatus.RUNNING if automation_is_on() else dg.DefaultSensorStatus.STOPPED,
+        minimum_interval_seconds=30,
+    )

@@ -1,0 +1,304 @@
+"""Asset checks: what each found, in one line. They read the batches again, apart from the code that wrote them.
+
+A check looks at the partitions of its run; run alone, at all of them. Blocking ones keep staging's dependants (the
+archive and the warehouse) from going on.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeverity, AssetCheckSpec, MetadataValue
+
+from rds_lake.assets.common import failures, run_partitions
+from rds_lake.assets.split import lookup_values
+from rds_lake.extract.snapshot import open_snapshot
+from rds_lake.lake.keys import TableKeys
+from rds_lake.lake.manifest import Manifest, Manifests
+from rds_lake.lake.store import ObjectStore
+from rds_lake.quality.inspect import Report, RuleReport, inspect
+from rds_lake.resources.services import LakeResource, RdsResource, WarehouseResource
+from rds_lake.spec import Stage, TableSpec
+from rds_lake.warehouse import ledger
+from rds_lake.warehouse.statements import Target
+
+SHOWN = 20
+"""Partitions that a failing check names."""
+
+
+def table_checks(spec: TableSpec) -> list[dg.AssetChecksDefinition]:
+    """All checks of a table."""
+    return [
+        _raw_check(spec),
+        _rules_check(spec, "landing"),
+        _rules_check(spec, "staging"),
+        _accounted_check(spec),
+        _schema_check(spec),
+        _in_step_check(spec),
+    ]
+
+
+def _raw_check(spec: TableSpec) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=spec.asset("raw"),
+        name="in_a_partition",
+        description="Every row of the source has a cursor inside a partition; a row without would never be landed.",
+    )
+    def in_a_partition(rds: RdsResource) -> AssetCheckResult:
+        with failures(), open_snapshot(rds.source(), spec) as snapshot:
+            before, without = snapshot.rows_outside()
+        return raw_result(spec, before, without)
+
+    return in_a_partition
+
+
+def raw_result(spec: TableSpec, before: int, without: int) -> AssetCheckResult:
+    """What the check of the source says.
+
+    Args:
+        spec: the table's YAML.
+        before: rows older than the first partition.
+        without: rows without a cursor value.
+    """
+    found = "every row lies in a partition"
+    if before or without:
+        start = spec.partitions.start if spec.partitions else None
+        found = (
+            f"{before:,} rows are older than partitions.start ({start}) and {without:,} have no cursor value: "
+            f"no partition holds them. Set an earlier start in defs/{spec.table}/defs.yaml, and fill the cursor."
+        )
+    return AssetCheckResult(
+        passed=not before and not without,
+        description=found,
+        metadata={"rows before the first partition": before, "rows without a cursor": without},
+    )
+
+
+def _rules_check(spec: TableSpec, stage: Stage) -> dg.AssetChecksDefinition:
+    """One scan, one check per declared rule that looks at a row alone; on staging the key's uniqueness as well."""
+    blocking = stage == "staging"
+    severity = AssetCheckSeverity.ERROR if blocking else AssetCheckSeverity.WARN
+    doing = "blocks the load" if blocking else "reports what the split will discard"
+    labels = [rule.label for rule in spec.rules if rule.rule != "unique"]
+    asset = spec.asset(stage)
+    specs = [
+        AssetCheckSpec(label, asset=asset, description=f"Every row keeps the rule {label}; {doing}.", blocking=blocking)
+        for label in labels
+    ]
+    if blocking:
+        text = "No key" if spec.key else "No whole row"
+        specs.append(
+            AssetCheckSpec("unique_key", asset=asset, description=f"{text} stands twice in a partition.", blocking=True)
+        )
+
+    @dg.multi_asset_check(name=f"{asset}_rules", specs=specs or [_nothing(asset)], can_subset=True)
+    def rules(context: AssetCheckExecutionContext, rds: RdsResource, lake: LakeResource) -> Iterator[AssetCheckResult]:
+        with failures():
+            store = lake.store()
+            manifests = current(context.run.tags, store, spec, stage)
+            found = inspect(store, spec, lookup_values(rds.source(), spec), list(manifests.values()))
+        for key in sorted(context.selected_asset_check_keys):
+            if key.name == "unique_key":
+                yield _unique_result(spec, asset, found)
+            else:
+                report = next((item for item in found.rules if item.label == key.name), RuleReport(key.name, 0))
+                yield _rule_result(asset, found.rows, report, severity)
+
+    return rules
+
+
+def _nothing(asset: str) -> AssetCheckSpec:
+    return AssetCheckSpec("readable", asset=asset, description="Every batch can be read; no rules are declared.")
+
+
+def current(tags: Mapping[str, str], store: ObjectStore, spec: TableSpec, stage: Stage) -> dict[str, Manifest]:
+    """The current batches of a run's partitions, or of all partitions for a run that names none."""
+    manifests = Manifests(store, TableKeys.of(spec))
+    partitions = run_partitions(tags, spec.partitioning)
+    if partitions is None:
+        partitions = sorted(manifests.partitions(stage))
+    return {key: item.manifest for key, item in manifests.read_all(stage, partitions).items()}
+
+
+def _rule_result(asset: str, rows: int, report: RuleReport, severity: AssetCheckSeverity) -> AssetCheckResult:
+    found = f"all {rows:,} rows keep {report.label}"
+    facts: dict[str, Any] = {"rows": rows, "rows that break it": report.broken}
+    if report.broken:
+        worst = ", ".join(f"{_shown(value)} ({count:,})" for value, count in report.values[:3])
+        found = f"{report.broken:,} of {rows:,} rows break {report.label}" + (f": {worst}, ..." if worst else "")
+        facts["distinct bad values shown"] = len(report.values)
+        if report.values:
+            records = [dg.TableRecord({"value": _shown(value), "rows": count}) for value, count in report.values]
+            facts["bad values"] = MetadataValue.table(records)
+        if report.keys:
+            facts["some keys"] = MetadataValue.json(list(report.keys))
+    return AssetCheckResult(
+        passed=not report.broken,
+        asset_key=asset,
+        check_name=report.label,
+        severity=severity,
+        description=found,
+        metadata=facts,
+    )
+
+
+def _shown(value: str | None) -> str:
+    return "NULL" if value is None else f"'{value}'"
+
+
+def _unique_result(spec: TableSpec, asset: str, found: Report) -> AssetCheckResult:
+    what = ", ".join(spec.key) or "whole row"
+    text = f"{found.repeated_keys:,} values of {what} stand more than once" if found.repeated_keys else ""
+    return AssetCheckResult(
+        passed=not found.repeated_keys,
+        asset_key=asset,
+        check_name="unique_key",
+        description=text or f"{what} is unique in all {found.rows:,} rows",
+        metadata={"rows": found.rows, "repeated": found.repeated_keys},
+    )
+
+
+def _accounted_check(spec: TableSpec) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=spec.asset("staging"),
+        additional_deps=[spec.asset("discarded"), spec.asset("landing")],
+        name="accounted_for",
+        description="Every landed row is either staged or discarded: landed = staged + discarded, for each partition.",
+        blocking=True,
+    )
+    def accounted_for(context: AssetCheckExecutionContext, lake: LakeResource) -> AssetCheckResult:
+        with failures():
+            store = lake.store()
+            stages: tuple[Stage, ...] = ("landing", "staging", "discarded")
+            landed, staged, discarded = (current(context.run.tags, store, spec, stage) for stage in stages)
+        return accounted_result(landed, staged, discarded)
+
+    return accounted_for
+
+
+def accounted_result(
+    landed: Mapping[str, Manifest], staged: Mapping[str, Manifest], discarded: Mapping[str, Manifest]
+) -> AssetCheckResult:
+    """Whether the batches of three stages add up, partition by partition, and were made from one another."""
+    bad = [
+        key
+        for key, batch in landed.items()
+        if key not in staged
+        or key not in discarded
+        or {staged[key].parent, discarded[key].parent} != {batch.batch}
+        or staged[key].rows + discarded[key].rows != batch.rows
+    ]
+    totals = [sum(item.rows for item in stage.values()) for stage in (landed, staged, discarded)]
+    found = f"{totals[0]:,} landed = {totals[1]:,} staged + {totals[2]:,} discarded in {len(landed):,} partitions"
+    if bad:
+        found = f"{len(bad):,} of {len(landed):,} partitions do not add up, the first is {bad[0]}. Materialise staging."
+    return AssetCheckResult(
+        passed=not bad,
+        description=found,
+        metadata={
+            "landed": totals[0],
+            "staged": totals[1],
+            "discarded": totals[2],
+            "partitions": len(landed),
+            "partitions that do not add up": MetadataValue.json(bad[:SHOWN]),
+        },
+    )
+
+
+def _schema_check(spec: TableSpec) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=spec.asset("landing"),
+        name="schema_as_declared",
+        description="The landed columns are those that the YAML declares, with the types that it gives.",
+    )
+    def schema_as_declared(context: AssetCheckExecutionContext, lake: LakeResource) -> AssetCheckResult:
+        with failures():
+            landed = current(context.run.tags, lake.store(), spec, "landing")
+        return schema_result(spec, list(landed.values()))
+
+    return schema_as_declared
+
+
+def schema_result(spec: TableSpec, landed: Sequence[Manifest]) -> AssetCheckResult:
+    """Whether landed batches have the declared columns."""
+    differences: set[str] = set()
+    for manifest in landed:
+        present = {column.name: column.type for column in manifest.columns}
+        for name, declared in spec.columns.items():
+            if name not in present:
+                differences.add(f"{name} is declared and not there")
+            elif declared.type and not _same_type(declared.type, present[name]):
+                differences.add(f"{name} is {present[name]}, declared is {declared.type}")
+    extra = sorted({c.name for m in landed for c in m.columns} - set(spec.columns)) if spec.columns else []
+    found = "; ".join(sorted(differences)) or f"{len(spec.columns):,} declared columns are as declared"
+    return AssetCheckResult(
+        passed=not differences,
+        severity=AssetCheckSeverity.ERROR,
+        description=found + (f"; not declared: {', '.join(extra)}" if extra else ""),
+        metadata={"differences": MetadataValue.json(sorted(differences)), "not declared": MetadataValue.json(extra)},
+    )
+
+
+def _same_type(declared: str, present: str) -> bool:
+    """Types are equal with or without the display width that older servers add to integers."""
+    plain = [text.lower().replace(" ", "") for text in (declared, present)]
+    return plain[0] == plain[1] or (plain[0].endswith("int") and plain[1].split("(")[0] == plain[0])
+
+
+def _in_step_check(spec: TableSpec) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=spec.asset("warehouse"),
+        additional_deps=[spec.asset("staging")],
+        name="in_step",
+        description="The ledger names the current staging batch of each partition, and the table holds its rows.",
+    )
+    def in_step(
+        context: AssetCheckExecutionContext, lake: LakeResource, warehouse: WarehouseResource
+    ) -> AssetCheckResult:
+        with failures():
+            staged = current(context.run.tags, lake.store(), spec, "staging")
+            loaded: dict[str, ledger.Entry] = {}
+            rows: dict[str, int] = {}
+            if staged:
+                target = Target(spec, next(iter(staged.values())).columns)
+                with warehouse.warehouse().connect() as session:
+                    loaded = ledger.read(session, spec.table)
+                    rows = ledger.count_target(session, target, list(staged)) if loaded else {}
+        return in_step_result(staged, loaded, rows)
+
+    return in_step
+
+
+def in_step_result(
+    staged: Mapping[str, Manifest], loaded: Mapping[str, ledger.Entry], rows: Mapping[str, int]
+) -> AssetCheckResult:
+    """Whether ledger and target agree with staging.
+
+    Args:
+        staged: the current staging batches.
+        loaded: the ledger's entries.
+        rows: the target's rows in each partition's window.
+    """
+    bad = {
+        key: f"staged {batch.rows} rows as {batch.batch}, holds {rows.get(key, 0)} rows"
+        + (f" of {loaded[key].batch}" if key in loaded else ", never loaded")
+        for key, batch in staged.items()
+        if key not in loaded or loaded[key].batch != batch.batch or rows.get(key) != loaded[key].loaded
+    }
+    superseded = sum(batch.rows - rows.get(key, 0) for key, batch in staged.items() if key not in bad)
+    held = sum(rows.get(key, 0) for key in staged)
+    found = f"{held:,} rows in {len(staged):,} partitions, as staged"
+    if superseded:
+        found += f"; {superseded:,} staged rows have a newer version in another partition"
+    if bad:
+        found = f"{len(bad):,} of {len(staged):,} partitions differ, the first is {min(bad)}: {bad[min(bad)]}"
+    return AssetCheckResult(
+        passed=not bad,
+        description=found,
+        metadata={
+            "rows": held,
+            "partitions": len(staged),
+            "superseded": superseded,
+            "differences": MetadataValue.json(dict(list(bad.items())[:SHOWN])),
+        },
+    )

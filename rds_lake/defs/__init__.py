@@ -1,0 +1,1 @@
+"""One folder per table, each with its `defs.yaml`: the only place that most users touch."""

@@ -1,0 +1,166 @@
+"""What is out of step, and with what: the source's fingerprints against the ledger and the lake. No Dagster here.
+
+`observe` asks the source, `examine` asks lake and warehouse, `decide` compares: a pure function. Its answer does not
+lean on Dagster's own records, so it is right even when those are lost.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from rds_lake.extract.fence import Fence
+from rds_lake.extract.fingerprint import EMPTY
+from rds_lake.extract.snapshot import open_snapshot
+from rds_lake.extract.source import Source, SourceTable
+from rds_lake.lake.keys import WHOLE_TABLE, TableKeys
+from rds_lake.lake.manifest import Manifests
+from rds_lake.lake.store import ObjectStore
+from rds_lake.partitions import Window
+from rds_lake.quality.rules import compile_rules
+from rds_lake.quality.split import needed_lookups
+from rds_lake.spec import LAKE_STAGES, Stage, TableSpec
+from rds_lake.warehouse import ledger
+from rds_lake.warehouse.connection import Warehouse
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The source as it is now.
+
+    Attributes:
+        table: the table as the source describes it.
+        fence: the fence that it was read under.
+        fingerprints: for each partition that has rows (or had, the last time it was landed), its fingerprint.
+        before_start: rows older than the first partition, which no partition holds.
+        without_cursor: rows whose cursor is NULL, which no partition holds.
+    """
+
+    table: SourceTable
+    fence: Fence
+    fingerprints: Mapping[str, str]
+    before_start: int = 0
+    without_cursor: int = 0
+
+    @property
+    def outside(self) -> int:
+        """Rows that no partition holds."""
+        return self.before_start + self.without_cursor
+
+
+def observe(
+    source: Source, store: ObjectStore, spec: TableSpec, since: datetime | None = None, until: datetime | None = None
+) -> Observation:
+    """Read the fingerprints of a table.
+
+    Args:
+        source: the MySQL source.
+        store: the lake's bucket; landed partitions whose rows have all been deleted at the source are found there.
+        spec: the table's YAML.
+        since: observe partitions from the one that holds this moment on (default: all).
+        until: observe partitions that begin before this moment (default: all).
+
+    Raises:
+        RdsLakeError: the source or the bucket cannot be read, or a column that the YAML names is missing.
+    """
+    partitioning = spec.partitioning
+    with open_snapshot(source, spec) as snapshot:
+        if partitioning is None:
+            return Observation(snapshot.table, snapshot.fence, {WHOLE_TABLE: snapshot.fingerprint()})
+        whole = snapshot.below_fence()
+        keys = list(partitioning.keys(since or whole.lower, until or whole.upper))
+        window = partitioning.span(keys[0], keys[-1]) if keys else Window(whole.lower, whole.lower)
+        found = snapshot.fingerprints(window)
+        before, without = snapshot.rows_outside()
+    landed = Manifests(store, TableKeys.of(spec)).partitions("landing")
+    vanished = {key: EMPTY for key in landed if key not in found and key in set(keys)}
+    return Observation(snapshot.table, snapshot.fence, {**found, **vanished}, before, without)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What lake and warehouse hold of a table.
+
+    Attributes:
+        loaded: the ledger's entries by partition.
+        complete: the partitions that have a manifest in every stage.
+        unarchived: whether landed files are still in `landing`.
+        rules: digest of the rules as they are now.
+    """
+
+    loaded: Mapping[str, ledger.Entry]
+    complete: frozenset[str]
+    unarchived: frozenset[str]
+    rules: str
+
+
+def examine(source: Source, store: ObjectStore, warehouse: Warehouse, spec: TableSpec, table: SourceTable) -> Standing:
+    """Ask lake and warehouse what they hold of a table: one query, one listing per stage."""
+    keys = TableKeys.of(spec)
+    manifests = Manifests(store, keys)
+    stages: list[set[str]] = [set(manifests.partitions(stage)) for stage in LAKE_STAGES]
+    left: Stage = "landing"
+    with warehouse.connect() as session:
+        loaded = ledger.read(session, spec.table)
+    return Standing(
+        loaded=loaded,
+        complete=frozenset(set.intersection(*stages)),
+        unarchived=frozenset(_partition_of(item.key) for item in store.list(keys.stage(left))),
+        rules=rules_digest(source, spec, table),
+    )
+
+
+def rules_digest(source: Source, spec: TableSpec, table: SourceTable) -> str:
+    """What identifies a table's rules now, with the present values of the lookups that they read."""
+    columns = tuple(column.name for column in table.columns)
+    rules = compile_rules(spec, columns, source_unique=table.is_unique(spec.key))
+    return rules.digest({lookup: source.lookup(*lookup) for lookup in needed_lookups(spec)})
+
+
+def _partition_of(key: str) -> str:
+    folder = key.split("/")[2]
+    return folder.partition("=")[2] if not folder.startswith("batch=") else WHOLE_TABLE
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What has to be done.
+
+    Attributes:
+        land: partitions whose source changed: extract, then everything after it.
+        resume: partitions whose source did not change, but which a crash or a changed rule left behind: split, then
+            everything after it.
+    """
+
+    land: tuple[str, ...]
+    resume: tuple[str, ...]
+
+    @property
+    def nothing(self) -> bool:
+        """Whether everything is in step."""
+        return not self.land and not self.resume
+
+
+def decide(fingerprints: Mapping[str, str], standing: Standing, landed: Mapping[str, str]) -> Plan:
+    """Compare the source with lake and warehouse.
+
+    Args:
+        fingerprints: the source's fingerprints.
+        standing: what lake and warehouse hold.
+        landed: for the partitions that are out of step, the fingerprint of what is landed, if anything is.
+    """
+    behind = out_of_step(fingerprints, standing)
+    land = tuple(sorted(key for key in behind if landed.get(key) != fingerprints[key]))
+    return Plan(land, tuple(sorted(behind - set(land))))
+
+
+def out_of_step(fingerprints: Mapping[str, str], standing: Standing) -> set[str]:
+    """The observed partitions that are not loaded as the source has them now, by the rules as they are now."""
+    return {
+        key
+        for key, fingerprint in fingerprints.items()
+        if key not in standing.complete
+        or key in standing.unarchived
+        or (entry := standing.loaded.get(key)) is None
+        or entry.fingerprint != fingerprint
+        or entry.rules != standing.rules
+    }

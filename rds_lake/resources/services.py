@@ -1,0 +1,101 @@
+"""The resources: source, lake and warehouse, configured by environment variables that are read when a run needs them.
+
+Addresses and secrets are never Dagster configuration, so they cannot show up in its UI, logs or run records. Tests and
+other callers may hand in an address instead.
+"""
+
+from collections.abc import Callable
+
+import boto3
+import dagster as dg
+from botocore.config import Config
+from pydantic import PrivateAttr
+
+from rds_lake.extract.source import Source
+from rds_lake.lake.catalog import Catalog
+from rds_lake.lake.store import CONCURRENCY, ObjectStore
+from rds_lake.settings import parse_database_url, required
+from rds_lake.warehouse.connection import Warehouse
+
+_BOTO = Config(max_pool_connections=2 * CONCURRENCY, retries={"mode": "standard", "max_attempts": 5})
+
+
+class RdsResource(dg.ConfigurableResource[None]):
+    """The MySQL source on RDS: `RDS_LAKE_SOURCE_URL`."""
+
+    def source(self) -> Source:
+        """The source.
+
+        Raises:
+            ConfigError: the variable is missing or not a MySQL address.
+        """
+        variable = "RDS_LAKE_SOURCE_URL"
+        return Source(parse_database_url(required(variable), scheme="mysql", variable=variable))
+
+
+class LakeResource(dg.ConfigurableResource[None]):
+    """The lake on S3 and its Glue catalog: `RDS_LAKE_BUCKET`, `RDS_LAKE_GLUE_DATABASE`, botocore's `AWS_*`."""
+
+    _store: ObjectStore | None = PrivateAttr(default=None)
+    _catalog: Catalog | None = PrivateAttr(default=None)
+
+    def store(self) -> ObjectStore:
+        """The lake's bucket; one client per run, making one costs more than using it.
+
+        Raises:
+            ConfigError: the variable is missing.
+        """
+        if self._store is None:
+            self._store = ObjectStore(boto3.client("s3", config=_BOTO), required("RDS_LAKE_BUCKET"))
+        return self._store
+
+    def catalog(self) -> Catalog:
+        """The lake's database in the Glue catalog."""
+        if self._catalog is None:
+            database = required("RDS_LAKE_GLUE_DATABASE")
+            self._catalog = Catalog(boto3.client("glue", config=_BOTO), database)
+        return self._catalog
+
+
+class WarehouseResource(dg.ConfigurableResource[None]):
+    """Redshift: `RDS_LAKE_WAREHOUSE_URL`, and `RDS_LAKE_REDSHIFT_IAM_ROLE` for COPY."""
+
+    def warehouse(self) -> Warehouse:
+        """The warehouse.
+
+        Raises:
+            ConfigError: a variable is missing or not a Redshift address.
+        """
+        variable = "RDS_LAKE_WAREHOUSE_URL"
+        url = parse_database_url(required(variable), scheme="redshift", variable=variable)
+        return Warehouse(url, required("RDS_LAKE_REDSHIFT_IAM_ROLE"))
+
+
+class ProgressResource(dg.ConfigurableResource[None]):
+    """Where assets tell how far they are; nobody listens unless `listen` was called, as `rds-lake sync` does."""
+
+    _listener: Callable[[str, int, int], None] | None = PrivateAttr(default=None)
+
+    def listen(self, listener: Callable[[str, int, int], None]) -> "ProgressResource":
+        """Have a listener told of asset name, partitions done, partitions in all."""
+        self._listener = listener
+        return self
+
+    def of(self, asset: str, total: int) -> Callable[[int], None]:
+        """A function to be told how many of an asset's partitions are done."""
+
+        def tell(done: int) -> None:
+            if self._listener is not None:
+                self._listener(asset, done, total)
+
+        return tell
+
+
+def build_resources() -> dict[str, dg.ConfigurableResource[None]]:
+    """All resources, by the names that assets ask for."""
+    return {
+        "rds": RdsResource(),
+        "lake": LakeResource(),
+        "warehouse": WarehouseResource(),
+        "progress": ProgressResource(),
+    }

@@ -174,7 +174,9 @@ def test_servers_of_a_killed_supervisor_that_still_run_are_replaced_by_the_next_
     old = {pid for pid in pids(home).values() if pid}
 
     os.kill(supervisor.pid, signal.SIGKILL)
-    stack.up(home, ui=False)  # at once: they are still stopping
+    while supervisor.alive():
+        time.sleep(0.001)
+    stack.up(home, ui=False)  # at once: some of them are still stopping
 
     assert stack.is_up(home)
     assert old.isdisjoint({pid for pid in pids(home).values() if pid})

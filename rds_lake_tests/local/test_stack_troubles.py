@@ -123,6 +123,6 @@ def test_the_stacks_own_source_url_in_the_environment_is_not_a_given_one(
 
 def test_an_unknown_kind_of_mysql_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RDS_LAKE_MYSQL", "oracle")
-    with pytest.raises(LocalStackError, match="RDS_LAKE_MYSQL is 'oracle'. Set it to one of path, debian, seekdb"):
+    with pytest.raises(LocalStackError, match=r"RDS_LAKE_MYSQL is 'oracle'\. Set it to one of path, debian, seekdb"):
         stack.up(tmp_path, ui=False)
     assert not process.offspring(tmp_path)

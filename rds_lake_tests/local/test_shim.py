@@ -93,9 +93,10 @@ def _wait_for(port: int, process: subprocess.Popen) -> None:
 
 @contextlib.contextmanager
 def _running(
-    command: list[str], port: int, stop: signal.Signals = signal.SIGTERM, **options
+    command: list[str], port: int, log: Path, stop: signal.Signals = signal.SIGTERM, **options
 ) -> Iterator[subprocess.Popen]:
-    process = subprocess.Popen(command, **options)
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, **options)
     try:
         _wait_for(port, process)
         yield process
@@ -120,21 +121,21 @@ def _private_postgres(folder: Path, port: int):
     )
     settings = [f"port={port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={folder}", "fsync=off"]
     command = [str(programs / "postgres"), "-D", str(data), *(part for s in settings for part in ("-c", s))]
-    return _running(command, port, signal.SIGINT, stderr=(folder / "pg.log").open("w"), **user)
+    return _running(command, port, folder / "pg.log", signal.SIGINT, **user)
 
 
 def _private_ministack(folder: Path, port: int):
     environ = os.environ | {"BIND_HOST": "127.0.0.1", "IOT_MTLS_ENABLED": "0", "GATEWAY_PORT": str(port)}
     environ |= {"STATE_DIR": str(folder / "state"), "S3_DATA_DIR": str(folder / "s3")}
     program = str(Path(sys.executable).parent / "ministack")
-    return _running([program], port, env=environ, stdout=(folder / "aws.log").open("w"), stderr=subprocess.STDOUT)
+    return _running([program], port, folder / "aws.log", env=environ)
 
 
 def _shim(folder: Path, listen: int, upstream: int, aws: int):
     environ = os.environ | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{aws}", "AWS_ACCESS_KEY_ID": "test"}
     environ |= {"AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
     command = [sys.executable, "-m", "rds_lake.local.shim", "--listen", str(listen), "--upstream", str(upstream)]
-    return _running(command, listen, env=environ, stderr=(folder / f"shim-{listen}.log").open("w"))
+    return _running(command, listen, folder / f"shim-{listen}.log", env=environ)
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +289,7 @@ def test_two_loads_at_once_do_not_mix(stack, table):
 
 def test_every_value_arrives_intact(stack, db):
     stamp = dt.datetime.fromisoformat("2013-07-25T23:59:59.999999")
-    first = dt.datetime.min
+    first = dt.datetime.fromisoformat("0001-01-01")
     exact = decimal.Decimal("1234567890123456789012345678.0123456789")
     tiny = decimal.Decimal("0.0000000001")
     texts = ["", None, 'a "quoted" one', "two\nlines\r\n", "Zoë, 日本 😀", "\\N", "\\.", "  padded ", "'"]

@@ -94,12 +94,12 @@ def _statement(
     if words[0] == "COPY":
         job = parse_copy(meaningful)
         return job.postgres_sql + _ending(part), job
-    lowered = [_folded(token) for token in part]
+    lowered = _functions([_folded(token) for token in part], last_copy_count)
     if words[0] == "CREATE" and "TABLE" in words:
         return ddl.rewrite_create_table(significant(lowered)) + _ending(part), None
     if words[:2] == ["ALTER", "TABLE"] and _changes_a_column(meaningful):
         return ddl.rewrite_add_column(significant(lowered)) + _ending(part), None
-    return joined(_functions(lowered, last_copy_count)), None
+    return joined(lowered), None
 
 
 def _changes_a_column(tokens: Sequence[Token]) -> bool:

@@ -616,6 +616,27 @@ def test_a_port_without_postgres_gives_an_error_and_no_hang(tmp_path):
         assert time.monotonic() - started < 5
 
 
+def test_a_postgres_that_goes_away_gives_an_error_and_no_hang(tmp_path):
+    def vanish():
+        wire, _ = server.accept()
+        wire.recv(1000)
+        settings = (b"client_encoding\0UTF8\0", b"DateStyle\0ISO, MDY\0")
+        wire.sendall(b"R\0\0\0\x08\0\0\0\0" + b"".join(b"S\0\0\0" + bytes([len(s) + 4]) + s for s in settings))
+        wire.sendall(b"Z\0\0\0\5I")
+        wire.recv(1000)
+        wire.close()
+
+    listen = _free_port()
+    with socket.create_server(("127.0.0.1", 0)) as server, _shim(tmp_path, listen, server.getsockname()[1], 1):
+        thread = threading.Thread(target=vanish)
+        thread.start()
+        connection = psycopg2.connect(host="127.0.0.1", port=listen, user="postgres", dbname="postgres")
+        with pytest.raises(psycopg2.OperationalError, match="PostgreSQL closed the connection"):
+            run(connection, "SELECT 1")
+        thread.join()
+        connection.close()
+
+
 def test_sigterm_ends_the_shim_cleanly_with_clients_connected(stack, tmp_path):
     listen = _free_port()
     with _shim(tmp_path, listen, stack.upstream, 1) as process:

@@ -7,7 +7,6 @@ import functools
 import logging
 import os
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -50,25 +49,25 @@ async def serve(host: str, port: int, upstream_port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     sessions: set[asyncio.Task[None]] = set()
-    with ThreadPoolExecutor(max_workers=_COPIES_AT_ONCE, thread_name_prefix="copy") as executor:
-        around = Surroundings(upstream_host=host, upstream_port=upstream_port, executor=executor, chunks=_chunks)
+    executor = ThreadPoolExecutor(max_workers=_COPIES_AT_ONCE, thread_name_prefix="copy")
+    around = Surroundings(upstream_host=host, upstream_port=upstream_port, executor=executor, chunks=_chunks)
 
-        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            if task is not None:
-                sessions.add(task)
-                task.add_done_callback(sessions.discard)
-            with contextlib.suppress(OSError):  # the client has gone
-                await Session(reader, writer, around).run()
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            sessions.add(task)
+            task.add_done_callback(sessions.discard)
+        with contextlib.suppress(OSError):  # the client has gone
+            await Session(reader, writer, around).run()
 
-        server = await asyncio.start_server(connected, host, port, limit=1024 * 1024)
-        log.info("listening on %s:%d for PostgreSQL on port %d", host, port, upstream_port)
-        await stopping.wait()
-        server.close()
-        for task in list(sessions):
-            task.cancel()
-        await asyncio.gather(*sessions, return_exceptions=True)
-        executor.shutdown(wait=False, cancel_futures=True)
+    server = await asyncio.start_server(connected, host, port, limit=1024 * 1024)
+    log.info("listening on %s:%d for PostgreSQL on port %d", host, port, upstream_port)
+    await stopping.wait()
+    server.close()
+    for task in list(sessions):
+        task.cancel()
+    await asyncio.gather(*sessions, return_exceptions=True)
+    executor.shutdown(wait=False, cancel_futures=True)
     log.info("stopped")
 
 
@@ -89,4 +88,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    logging.shutdown()
+    os._exit(code)  # not sys.exit: a thread that waits for S3 would hold the process

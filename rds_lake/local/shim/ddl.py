@@ -56,7 +56,7 @@ def rewrite_add_column(tokens: Sequence[Token]) -> str:
     if "ADD" in words:
         at = words.index("ADD") + 1
         if at < len(words) and words[at] in _TABLE_CONSTRAINTS:
-            return "SELECT WHERE false"  # a key: Redshift does not enforce it
+            return "DO 'BEGIN END'"  # a key: Redshift does not enforce it
         at += words[at : at + 1] == ["COLUMN"]
         return f"{_spaced(tokens[:at])} {_column(tokens[at:], not_null=False)}"
     at = words.index("TYPE") + 1
@@ -117,7 +117,9 @@ def _primary_key(tokens: Sequence[Token]) -> set[str]:
 
 
 def _column(tokens: Sequence[Token], *, not_null: bool) -> str:
-    """One column's definition, or LIKE."""
+    """One column's definition, or LIKE. What is no definition stays, for PostgreSQL to complain about."""
+    if not tokens:
+        return ""
     if tokens[0].word == "LIKE":
         # The checks stand in for the type, so they must go along.
         plain = [t for i, t in enumerate(tokens) if not _is_defaults(tokens, i)]
@@ -140,6 +142,8 @@ def _is_defaults(tokens: Sequence[Token], index: int) -> bool:
 
 def _type(tokens: list[Token]) -> tuple[list[Token], int]:
     """The tokens with the type, at their start, translated; and the limit in bytes of a VARCHAR, or 0."""
+    if not tokens:
+        return tokens, 0
     word = tokens[0].word
     if word in _MISSING_TYPES or any(t.word == "[" for t in tokens):
         raise Refused(f"Redshift has no type {'with []' if word not in _MISSING_TYPES else word}")

@@ -179,8 +179,10 @@ def _opened(s3: "S3Client", item: S3Object) -> Iterator[pa.NativeFile]:
     with tempfile.NamedTemporaryFile(prefix="rds_lake_copy_") as copy:
         shutil.copyfileobj(body, copy, 1024 * 1024)
         copy.flush()
-        with pa.OSFile(copy.name) as file:
-            yield file
+        file = pa.OSFile(copy.name)
+    # The name is gone already, so that nothing stays behind however the process ends.
+    with file:
+        yield file
 
 
 class _Parquet:

@@ -31,13 +31,11 @@ def up(ui: UI = True) -> None:
     from rds_lake.local import stack
 
     home = settings.home()
-    if stack.is_up(home) and (not ui or stack.ui_address(home)):
-        typer.echo(f"Already up, in {home}.")
-    else:
-        stack.up(home, ui=ui, report=typer.echo)
-        typer.echo(f'Up, in {home}. Connect with: eval "$(rds-lake env)"')
-    if address := stack.ui_address(home):
-        typer.echo(f"Dagster: {address}")
+    before = stack.is_up(home) and (not ui or bool(stack.ui_address(home)))
+    running = stack.up(home, ui=ui, report=typer.echo)
+    typer.echo(f'{"Already up" if before else "Up"}, in {home}. Connect with: eval "$(rds-lake env)"')
+    if running.ui_address:
+        typer.echo(f"Dagster: {running.ui_address}")
 
 
 @app.command()
@@ -55,12 +53,12 @@ def status() -> None:
     from rich import box
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from rds_lake.local import stack
 
     home = settings.home()
-    table = Table("service", "state", "pid", "address", box=box.SIMPLE_HEAD)
+    table = Table("service", "state", "pid", Column("address", overflow="fold"), box=box.SIMPLE_HEAD)
     for row in stack.status(home):
         colour = "green" if row.state == "up" else "red"
         note = f" ({row.note})" if row.note else ""

@@ -270,6 +270,8 @@ def _wait_until_ready(layout: Layout, supervisor: Identity, report: Report, *, a
                 return state
             if state.phase == "failed":
                 raise LocalStackError(state.problem, state.remedy)
+            if state.phase == "stopped":
+                raise LocalStackError("The local stack was stopped while it started.", NOT_SET_UP)
         if not alive:
             raise _gone(layout)
         time.sleep(POLL)

@@ -68,14 +68,18 @@ class Supervisor:
     def live(self) -> int:
         """Start everything, watch it until told to stop, stop it. Returns the exit code."""
         waker = self._listen()
+        log = self.layout.log("supervisor")
+        problem, remedy = "The local stack's supervisor failed.", f"Look into {log}."  # unless one of these says better
         try:
             self._start_all()
             self._watch(waker)
+            problem = ""
         except StoppedError:
-            pass  # told to stop while starting
+            problem = ""  # told to stop while starting
         except LocalStackError as error:
-            self.state.problem, self.state.remedy = error.problem, error.remedy
+            problem, remedy = error.problem, error.remedy
         finally:
+            self.state.problem, self.state.remedy = problem, remedy
             self._stop_all()
         return 1 if self.state.problem else 0
 

@@ -631,7 +631,7 @@ def test_a_postgres_that_goes_away_gives_an_error_and_no_hang(tmp_path):
         thread = threading.Thread(target=vanish)
         thread.start()
         connection = psycopg2.connect(host="127.0.0.1", port=listen, user="postgres", dbname="postgres")
-        with pytest.raises(psycopg2.OperationalError, match="PostgreSQL closed the connection"):
+        with pytest.raises(psycopg2.OperationalError):  # libpq shows its own words, not the server's last ones
             run(connection, "SELECT 1")
         thread.join()
         connection.close()

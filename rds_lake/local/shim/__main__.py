@@ -43,6 +43,13 @@ def _chunks(job: CopyJob, columns: int, types: Sequence[str]) -> Iterator[bytes]
     yield from csv_chunks(_s3(), job, columns=columns, types=types)
 
 
+def _warm_up() -> None:
+    """Import what the first COPY would otherwise wait for."""
+    import rds_lake.local.shim.source  # noqa: F401
+
+    _s3()
+
+
 async def serve(host: str, port: int, upstream_port: int) -> None:
     """Serve until SIGTERM or SIGINT."""
     stopping = asyncio.Event()
@@ -62,6 +69,7 @@ async def serve(host: str, port: int, upstream_port: int) -> None:
 
     server = await asyncio.start_server(connected, host, port, limit=1024 * 1024)
     log.info("listening on %s:%d for PostgreSQL on port %d", host, port, upstream_port)
+    executor.submit(_warm_up)
     await stopping.wait()
     server.close()
     for task in list(sessions):

@@ -327,7 +327,7 @@ class Session:
                     self._answer(part)
             await self._client.drain()
         self._server_ended = True
-        if self._told_fatal:
+        if self._told_fatal or self._terminated:
             return
         await self._farewell(
             "the local warehouse's PostgreSQL closed the connection",

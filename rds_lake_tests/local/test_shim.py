@@ -365,9 +365,16 @@ def test_too_many_bytes_for_a_varchar_fail_the_load(stack, db):
     url = stack.parquet("bytes/a.parquet", pa.table({"a": ["ääää"]}))  # 4 characters, 8 bytes
     db.commit()
     for name in ("five", "copy_of_five"):
-        with pytest.raises(psycopg2.errors.InternalError_, match="a: too many bytes for its VARCHAR"):
+        with pytest.raises(psycopg2.errors.InternalError_, match="a: too large for its type"):
             run(db, f"COPY {name} FROM '{url}' {PARQUET}")
         db.rollback()
+
+
+def test_a_decimal_of_19_digits_ends_where_8_bytes_do(stack, db):
+    run(db, "CREATE TEMP TABLE d (a DECIMAL(19,2))")
+    run(db, "INSERT INTO d VALUES (92233720368547758.07), (-92233720368547758.07)")
+    with pytest.raises(psycopg2.errors.CheckViolation, match="a: too large for its type"):
+        run(db, "INSERT INTO d VALUES (92233720368547758.08)")
 
 
 # --- manifests -------------------------------------------------------------------------------------------------------

@@ -1,11 +1,12 @@
 """Table definitions: Redshift's CREATE TABLE and ADD COLUMN as PostgreSQL understands them.
 
 Pure. Distribution, sort keys and encodings go; types are translated; keys go too, because Redshift does not enforce
-them and a load that breaks one must behave here as it does there. VARCHAR(n) counts bytes on Redshift: a CHECK with
-a telling name stands in for that.
+them and a load that breaks one must behave here as it does there. VARCHAR(n) counts bytes on Redshift, and
+DECIMAL(19) ends early: a CHECK with a telling name stands in for that.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from rds_lake.local.shim.redshift_copy import Refused
@@ -13,9 +14,11 @@ from rds_lake.local.shim.tokens import Kind, Token, closing_parenthesis, joined,
 
 MAX_VARCHAR_BYTES: Final = 65_535
 DEFAULT_VARCHAR_BYTES: Final = 256  # of VARCHAR and TEXT without a length
+DEFAULT_DECIMAL: Final = "18,0"
+MAX_DECIMAL_DIGITS: Final = 38
 _POSTGRES_NAME_BYTES: Final = 63
 _TABLE_CONSTRAINTS: Final = frozenset({"PRIMARY", "UNIQUE", "FOREIGN", "CONSTRAINT", "CHECK", "EXCLUDE"})
-_VARCHAR: Final = frozenset({"VARCHAR", "NVARCHAR", "TEXT", "CHARACTER", "NCHAR"})
+_VARCHAR: Final = frozenset({"VARCHAR", "NVARCHAR", "TEXT"})
 _MISSING_TYPES: Final = frozenset(
     {"BYTEA", "JSON", "JSONB", "UUID", "SERIAL", "BIGSERIAL", "SMALLSERIAL", "SERIAL4", "SERIAL8", "BIT", "MONEY"}
     | {"XML", "INET", "CIDR", "MACADDR", "TSVECTOR", "TSQUERY", "INTERVAL", "HSTORE", "OID", "POINT", "BOX", "PATH"}
@@ -25,6 +28,13 @@ _TAIL_WORDS: Final = frozenset(
     {"BACKUP", "YES", "NO", "DISTSTYLE", "AUTO", "EVEN", "KEY", "ALL", "COMPOUND", "INTERLEAVED", "ENCODE"}
 )
 _KEYS_WITH_COLUMNS: Final = frozenset({"DISTKEY", "SORTKEY"})
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a value must fulfil on Redshift beyond PostgreSQL's type; `{column}` stands for the column."""
+
+    condition: str
 
 
 def rewrite_create_table(tokens: Sequence[Token]) -> str:
@@ -61,11 +71,11 @@ def rewrite_add_column(tokens: Sequence[Token]) -> str:
         return f"{_spaced(tokens[:at])} {_column(tokens[at:], not_null=False)}"
     at = words.index("TYPE") + 1
     column = name_of(tokens[at - 2])
-    rest, bytes_ = _type(list(tokens[at:]))
+    rest, limit = _type(list(tokens[at:]))
     altered = f"{_spaced(tokens[:at])} {_spaced(rest)}"
-    if bytes_:
+    if limit:
         name = quoted(_check_name(column))
-        altered += f", DROP CONSTRAINT IF EXISTS {name}, ADD {_check(column, bytes_)}"
+        altered += f", DROP CONSTRAINT IF EXISTS {name}, ADD {_check(column, limit)}"
     return altered
 
 
@@ -128,48 +138,66 @@ def _column(tokens: Sequence[Token], *, not_null: bool) -> str:
     if len(tokens) == 1:  # CREATE TABLE t (a, b) AS SELECT ...
         return tokens[0].text
     column = name_of(tokens[0])
-    rest, bytes_ = _type(list(tokens[1:]))
+    rest, limit = _type(list(tokens[1:]))
     attributes, is_key = _attributes(rest)
     text = f"{tokens[0].text} {_spaced(attributes)}"
     if (not_null or is_key) and "NOT NULL" not in text.upper():
         text += " NOT NULL"
-    return f"{text} {_check(column, bytes_)}" if bytes_ else text
+    return f"{text} {_check(column, limit)}" if limit else text
 
 
 def _is_defaults(tokens: Sequence[Token], index: int) -> bool:
     return tokens[index].word in ("INCLUDING", "EXCLUDING") or tokens[index - 1].word in ("INCLUDING", "EXCLUDING")
 
 
-def _type(tokens: list[Token]) -> tuple[list[Token], int]:
-    """The tokens with the type, at their start, translated; and the limit in bytes of a VARCHAR, or 0."""
+def _type(tokens: list[Token]) -> tuple[list[Token], Limit | None]:
+    """The tokens with the type, at their start, translated; and what PostgreSQL's type would let through."""
     if not tokens:
-        return tokens, 0
+        return tokens, None
     word = tokens[0].word
     if word in _MISSING_TYPES or any(t.word == "[" for t in tokens):
         raise Refused(f"Redshift has no type {'with []' if word not in _MISSING_TYPES else word}")
-    if word == "SUPER":
-        return [Token(Kind.WORD, "jsonb"), *tokens[1:]], 0
-    if word in ("VARBYTE", "VARBINARY") or (word == "BINARY" and len(tokens) > 1 and tokens[1].word == "VARYING"):
-        rest = tokens[2:] if word == "BINARY" else tokens[1:]
-        if rest and rest[0].word == "(":
-            rest = rest[closing_parenthesis(rest, 0) + 1 :]
-        return [Token(Kind.WORD, "bytea"), *rest], 0
     varying = len(tokens) > 1 and tokens[1].word == "VARYING"
-    if word not in _VARCHAR or (word in ("CHARACTER", "NCHAR") and not varying):
-        return tokens, 0
-    return _varchar(tokens[2 if varying else 1 :])
+    size, rest = _size(tokens[2 if varying else 1 :])
+    if word == "SUPER":
+        return [Token(Kind.WORD, "jsonb"), *rest], None
+    if word in ("VARBYTE", "VARBINARY") or (word == "BINARY" and varying):
+        return [Token(Kind.WORD, "bytea"), *rest], _bytes(int(size)) if size.isdigit() else None
+    if word in ("DECIMAL", "NUMERIC"):
+        return _decimal(size, rest)
+    if word in _VARCHAR or (word in ("CHARACTER", "NCHAR") and varying):
+        return _varchar(size, rest)
+    return tokens, None
 
 
-def _varchar(rest: list[Token]) -> tuple[list[Token], int]:
-    limit = DEFAULT_VARCHAR_BYTES
-    if rest and rest[0].word == "(":
-        end = closing_parenthesis(rest, 0)
-        size = joined(rest[1:end])
-        limit = MAX_VARCHAR_BYTES if size.upper() == "MAX" else int(size) if size.isdigit() else 0
-        rest = rest[end + 1 :]
-        if not 1 <= limit <= MAX_VARCHAR_BYTES:
-            raise Refused(f"VARCHAR({size}): Redshift's longest is {MAX_VARCHAR_BYTES} bytes")
-    return [Token(Kind.WORD, f"varchar({limit})"), *rest], limit
+def _size(tokens: list[Token]) -> tuple[str, list[Token]]:
+    """What stands in the parentheses behind a type, and the tokens behind them."""
+    if not tokens or tokens[0].word != "(":
+        return "", tokens
+    end = closing_parenthesis(tokens, 0)
+    return joined(tokens[1:end]), tokens[end + 1 :]
+
+
+def _bytes(limit: int) -> Limit:
+    return Limit(f"octet_length({{column}}) <= {limit}")
+
+
+def _varchar(size: str, rest: list[Token]) -> tuple[list[Token], Limit]:
+    text = size.upper() or str(DEFAULT_VARCHAR_BYTES)
+    limit = MAX_VARCHAR_BYTES if text == "MAX" else int(text) if text.isdigit() else 0
+    if not 1 <= limit <= MAX_VARCHAR_BYTES:
+        raise Refused(f"VARCHAR({size}): Redshift's longest is {MAX_VARCHAR_BYTES} bytes")
+    return [Token(Kind.WORD, f"varchar({limit})"), *rest], _bytes(limit)
+
+
+def _decimal(size: str, rest: list[Token]) -> tuple[list[Token], Limit | None]:
+    precision, _, scale = (size or DEFAULT_DECIMAL).partition(",")
+    if precision.isdigit() and int(precision) > MAX_DECIMAL_DIGITS:
+        raise Refused(f"DECIMAL({size}): Redshift's widest has {MAX_DECIMAL_DIGITS} digits")
+    # Up to 19 digits it is a signed integer of 8 bytes, which ends before the 19 digits do.
+    highest = "9223372036854775807" if precision == "19" else ""
+    limit = Limit(f"abs({{column}}) <= {highest}::numeric / 10::numeric ^ {scale or 0}") if highest else None
+    return [Token(Kind.WORD, f"numeric({size or DEFAULT_DECIMAL})"), *rest], limit
 
 
 def _attributes(tokens: Sequence[Token]) -> tuple[list[Token], bool]:
@@ -207,11 +235,11 @@ def _dropped(tokens: Sequence[Token], index: int) -> int:
 
 
 def _check_name(column: str) -> str:
-    return f"{column}: too many bytes for its VARCHAR"
+    return f"{column}: too large for its type"
 
 
-def _check(column: str, limit: int) -> str:
+def _check(column: str, limit: Limit) -> str:
     name = _check_name(column)
     # PostgreSQL would cut a longer name, and two columns might end up with the same.
     label = f"CONSTRAINT {quoted(name)} " if len(name.encode()) <= _POSTGRES_NAME_BYTES else ""
-    return f"{label}CHECK (octet_length({quoted(column)}) <= {limit})"
+    return f"{label}CHECK ({limit.condition.replace('{column}', quoted(column))})"

@@ -31,6 +31,8 @@ _BATCH_BYTES: Final = 16 * 1024 * 1024
 _IN_MEMORY_BYTES: Final = 32 * 1024 * 1024
 # A row is at most 4 MB on Redshift, and pyarrow wants each row within two blocks.
 _CSV_BLOCK_BYTES: Final = 8 * 1024 * 1024
+# What pyarrow says of a file that is empty, or ends with its header.
+_NO_ROWS: Final = ("Empty CSV file", "Could not skip initial")
 _WRITE = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed", batch_size=_BATCH_ROWS)
 
 
@@ -312,7 +314,7 @@ def _csv_batches(file: pa.NativeFile, job: CopyJob, columns: int, types: Sequenc
             ),
         )
     except pa.ArrowInvalid as error:
-        if "Empty CSV file" in str(error):
+        if any(text in str(error) for text in _NO_ROWS):
             return
         raise
     empties = [bool(types) and not is_text(types[i]) for i in range(columns)]

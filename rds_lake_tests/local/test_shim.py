@@ -603,7 +603,7 @@ def test_the_extended_protocol_feeds_a_copy_too(stack, table):
             else:
                 assert b"does not lead to any object" in dict(first)[b"E"]
         send(b"P", b"\0INSERT INTO t VALUES ($1) RETURNING a\0\0\0")
-        send(b"B", b"\0\0\0\0\0\1\0\0\0\x017\0\0")
+        send(b"B", b"\0\0\0\1\0\1\0\1\0\0\0\4\0\0\0\x07\0\0")
         send(b"E", b"\0\0\0\0\0")
         send(b"S", b"")
         assert b"Redshift has no RETURNING" in dict(answers())[b"E"]

@@ -7,11 +7,14 @@ import io
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rds_lake.local.shim import source
 from rds_lake.local.shim.redshift_copy import CopyJob, SourceError
+
+# The first example pays for imports, and others may use the machine.
+PATIENT = settings(deadline=None)
 
 
 class Bucket:
@@ -43,6 +46,7 @@ def read(objects: dict[str, bytes], *, columns: int, types=(), **options) -> str
     return b"".join(source.csv_chunks(Bucket(**objects), job, columns=columns, types=types)).decode()
 
 
+@PATIENT
 @given(st.lists(st.binary(max_size=5) | st.none(), max_size=8), st.integers(0, 4), st.integers(0, 4))
 def test_binary_becomes_hexadecimal_in_any_slice(values, start, length):
     array = pa.array(values, pa.large_binary()).slice(start, length)
@@ -50,6 +54,7 @@ def test_binary_becomes_hexadecimal_in_any_slice(values, start, length):
     assert source.hexadecimal(array).to_pylist() == expected
 
 
+@PATIENT
 @given(st.lists(st.tuples(st.integers(), st.text(st.characters(exclude_categories=["Cs"])) | st.none()), max_size=5))
 def test_null_and_empty_text_stay_apart_in_csv(rows):
     batch = pa.record_batch({"a": [str(n) for n, _ in rows], "b": pa.array([t for _, t in rows], pa.string())})

@@ -75,11 +75,6 @@ def raising(message: str, *, state: str = _NOT_SUPPORTED) -> str:
     return f"DO {outer}{body}{outer}"
 
 
-def parameter_count(sql: str) -> int:
-    """The highest $n of a text."""
-    return max((int(n) for n in re.findall(r"\$(\d+)", sql)), default=0)
-
-
 def _ending(part: Sequence[Token]) -> str:
     return ";" if part[-1].word == ";" else ""
 
@@ -94,6 +89,8 @@ def _statement(
     if words[0] == "COPY":
         job = parse_copy(meaningful)
         return job.postgres_sql + _ending(part), job
+    if any(token.word == "PG_CATALOG" for token in meaningful):
+        return joined(part), None
     lowered = _functions([_folded(token) for token in part], last_copy_count)
     if words[0] == "CREATE" and "TABLE" in words:
         return ddl.rewrite_create_table(significant(lowered)) + _ending(part), None

@@ -22,7 +22,7 @@ from typing import Final
 from rds_lake.local.shim import protocol as pg
 from rds_lake.local.shim.protocol import Message
 from rds_lake.local.shim.redshift_copy import CopyJob, SourceError
-from rds_lake.local.shim.rewrite import MAX_STATEMENT_BYTES, parameter_count, raising, rewrite
+from rds_lake.local.shim.rewrite import MAX_STATEMENT_BYTES, raising, rewrite
 
 log = logging.getLogger("rds_lake.shim")
 
@@ -31,7 +31,6 @@ _CONNECTION_FAILURE: Final = "08006"
 _PROTOCOL_VIOLATION: Final = "08P01"
 _INTERNAL_ERROR: Final = "XX000"  # what Redshift gives for a COPY that fails
 _TOO_LARGE: Final = "54000"
-_TEXT_OID: Final = 25
 _INTERESTING: Final = (pg.READY, pg.COPY_IN, pg.ERROR, pg.COMMAND_COMPLETE, pg.KEY_DATA)
 # Messages of the extended protocol: up to Sync they belong together.
 _EXTENDED: Final = frozenset({pg.PARSE, pg.BIND, pg.EXECUTE, pg.DESCRIBE, pg.CLOSE, pg.FLUSH})
@@ -84,6 +83,7 @@ class Session:
         self._copy_over = asyncio.Event()
         self._statements: dict[bytes, CopyJob] = {}
         self._portals: dict[bytes, CopyJob] = {}
+        self._refused: set[bytes] = set()
         self._collected: list[Message] | None = None
         self._last_copy_count = 0
         self._keeps_count = False
@@ -249,9 +249,10 @@ class Session:
                 await self._look_up(done.jobs, answer=False)
             self._statements[name] = done.jobs[0]
         types = message.body[end:]
-        if done.refused or too_large:  # a refusal has no parameters, and Bind still brings them
-            count = parameter_count(before)
-            types = struct.pack(f"!h{count}I", count, *[_TEXT_OID] * count)
+        self._refused.discard(name)
+        if done.refused or too_large:  # it has no parameters any more
+            self._refused.add(name)
+            types = struct.pack("!h", 0)
         await self._send(Message(pg.PARSE, name + b"\0" + pg.encode(done.sql) + b"\0" + types))
 
     async def _bind(self, message: Message) -> None:
@@ -260,6 +261,8 @@ class Session:
         self._portals.pop(portal, None)
         if statement in self._statements:
             self._portals[portal] = self._statements[statement]
+        if statement in self._refused:
+            message = Message(pg.BIND, portal + b"\0" + statement + b"\0" + struct.pack("!hhh", 0, 0, 0))
         await self._send(message)
 
     async def _execute(self, message: Message) -> None:

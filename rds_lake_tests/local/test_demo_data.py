@@ -1,24 +1,18 @@
 """The demo data: the same everywhere, loaded once, and never over a user's changes."""
 
-import contextlib
 import datetime as dt
-import os
-import shutil
-import socket
-import subprocess
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pymysql
 import pytest
 
 from rds_lake.errors import PermanentError, RdsLakeError
 from rds_lake.local import demo_data
-from rds_lake.settings import DatabaseUrl
+from rds_lake.local import stack as local_stack
+from rds_lake.settings import DatabaseUrl, parse_database_url
 
 # --- what is made ----------------------------------------------------------------------------------------------------
 
@@ -116,59 +110,35 @@ def test_a_file_that_is_empty_or_missing_is_named(tmp_path):
 # --- loading, against a real server ----------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _private_mariadb(folder: Path) -> Iterator[int]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    user = ["--user=root"] if os.getuid() == 0 else []
-    install = ["mariadb-install-db", "--no-defaults", f"--datadir={folder}/data", "--skip-test-db"]
-    install += ["--auth-root-authentication-method=normal", "--skip-name-resolve", *user]
-    subprocess.run(install, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    command = ["mariadbd", "--no-defaults", f"--datadir={folder}/data", f"--socket={folder}/s", f"--port={port}"]
-    command += ["--bind-address=127.0.0.1", "--skip-name-resolve", f"--log-error={folder}/log", *user]
-    command += [f"--pid-file={folder}/pid", "--character-set-server=latin1"]
-    process = subprocess.Popen(command)
-    try:
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline and process.poll() is None:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.05)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
 @pytest.fixture(scope="module")
-def server() -> Iterator[int]:
-    if not shutil.which("mariadbd") or not shutil.which("mariadb-install-db"):
-        pytest.skip("no mariadbd on PATH")
-    with tempfile.TemporaryDirectory(prefix="demo-test-") as folder, _private_mariadb(Path(folder)) as port:
-        yield port
+def source(tmp_path_factory) -> Iterator[DatabaseUrl]:
+    """The MySQL source of a stack of its own: the tests empty it."""
+    home = tmp_path_factory.mktemp("demo") / "home"
+    try:
+        address = local_stack.up(home, ui=False).environ["RDS_LAKE_SOURCE_URL"]
+        yield parse_database_url(address, scheme="mysql", variable="RDS_LAKE_SOURCE_URL")
+    finally:
+        local_stack.down(home)
 
 
 @pytest.fixture
-def url(server) -> Iterator[DatabaseUrl]:
-    """An empty database of its own."""
-    with _session(server) as cursor:
-        cursor.execute("DROP DATABASE IF EXISTS shop")
-        cursor.execute("CREATE DATABASE shop")
-    return DatabaseUrl("mysql", "127.0.0.1", server, "root", "", "shop")
-
-
-@contextlib.contextmanager
-def _session(port: int, database: str | None = None):
-    connection = pymysql.connect(
-        host="127.0.0.1", port=port, user="root", database=database, charset="utf8mb4", autocommit=True
-    )
-    with connection, connection.cursor() as cursor:
-        yield cursor
+def url(source) -> DatabaseUrl:
+    for table in (*demo_data.TABLES, "fetch_details", "rds_lake_demo"):
+        ask(source, f"DROP TABLE IF EXISTS {table}")
+    return source
 
 
 def ask(url: DatabaseUrl, sql: str):
-    with _session(url.port, url.database) as cursor:
+    connection = pymysql.connect(
+        host=url.host,
+        port=url.port,
+        user=url.user,
+        password=url.password,
+        database=url.database,
+        charset="utf8mb4",
+        autocommit=True,
+    )
+    with connection, connection.cursor() as cursor:
         cursor.execute(sql)
         return cursor.fetchall()
 

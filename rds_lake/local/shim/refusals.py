@@ -1,6 +1,6 @@
 """What PostgreSQL has and Redshift lacks, as a small table: run locally, it would only fail in production.
 
-Pure. A statement that mentions `pg_catalog` is a client's own look at the catalogue (as psql does) and is let through as it is.
+Pure. A statement that mentions `pg_catalog` is a client's own look at the catalogue (as psql does): it passes.
 The list follows section "unsupported PostgreSQL features" of the Redshift Database Developer Guide; it is made of
 what a loader may be tempted to use, and does not claim to be whole.
 """

@@ -120,6 +120,7 @@ def _private_postgres(folder: Path, port: int):
         **user,
     )
     settings = [f"port={port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={folder}", "fsync=off"]
+    settings += ["default_transaction_isolation=repeatable read"]
     command = [str(programs / "postgres"), "-D", str(data), *(part for s in settings for part in ("-c", s))]
     return _running(command, port, folder / "pg.log", signal.SIGINT, **user)
 
@@ -698,6 +699,25 @@ def test_a_cancel_during_a_copy_ends_it(stack, db, table):
     assert time.monotonic() - started < 5
     db.rollback()
     assert rows(db) == [(0, "old")]
+
+
+def test_a_copy_that_waits_for_a_silent_s3_can_be_cancelled_and_stopped(stack, table, tmp_path):
+    listen = _free_port()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with _shim(tmp_path, listen, stack.upstream, silent.getsockname()[1]) as process:
+            connection = psycopg2.connect(host="127.0.0.1", port=listen, user="postgres", dbname="postgres")
+            timer = threading.Timer(1, connection.cancel)
+            timer.start()
+            started = time.monotonic()
+            with pytest.raises(psycopg2.errors.QueryCanceled):
+                run(connection, f"COPY t FROM 's3://lake/x' {PARQUET}")
+            timer.join()
+            connection.rollback()
+            assert rows(connection) == [(0, "old")]
+            connection.close()
+            process.terminate()
+            assert process.wait(5) == 0
+        assert time.monotonic() - started < 8
 
 
 def test_many_connections_work_at_once(stack):

@@ -73,7 +73,7 @@ def refusal(tokens: Sequence[Token], *, in_block: bool) -> str:
             return reason
     if in_block and words[:1] and words[0] in _OUTSIDE_A_BLOCK:
         return _OUTSIDE_A_BLOCK[words[0]]
-    if in_block and words[:2] == ["ALTER", "TABLE"] and "TYPE" in words:
+    if in_block and words[:2] == ["ALTER", "TABLE"] and "ALTER" in words[2:] and "TYPE" in words:
         return "Redshift cannot alter a column's type in a transaction block"
     if "PG_CATALOG" in words:
         return ""

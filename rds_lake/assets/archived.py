@@ -4,7 +4,6 @@ import dagster as dg
 from dagster import AssetExecutionContext
 
 from rds_lake.assets.common import (
-    RETRIES,
     Batches,
     Condition,
     definition_metadata,
@@ -39,7 +38,6 @@ def archived_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinition
         partitions_def=partitions_def(spec),
         backfill_policy=dg.BackfillPolicy.single_run(),
         automation_condition=condition,
-        retry_policy=RETRIES,
     )
     def archived(context: AssetExecutionContext, lake: LakeResource, progress: ProgressResource) -> None:
         partitions = partitions_of(context, spec)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 from dagster import AssetExecutionContext, MetadataValue
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
@@ -16,13 +17,14 @@ from dagster._core.storage.tags import (
     PARTITION_NAME_TAG,
 )
 
-from rds_lake.errors import PermanentError, RdsLakeError
+from rds_lake.errors import PermanentError, TransientError
 from rds_lake.extract.types import Column, arrow_schema
 from rds_lake.lake.files import open_batches
 from rds_lake.lake.keys import WHOLE_TABLE
 from rds_lake.lake.manifest import Manifest
 from rds_lake.lake.store import ObjectStore
 from rds_lake.partitions import Partitioning
+from rds_lake.quality.split import DISCARDED_FIELDS
 from rds_lake.spec import Stage, TableSpec
 
 Condition = dg.AutomationCondition[Any]
@@ -32,8 +34,9 @@ Fact = Any
 
 PREVIEW_ROWS = 5
 
-RETRIES = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
-"""For what may pass by itself; a permanent error fails at once."""
+RETRIES = 3
+RETRY_SECONDS = 5
+"""How often, and after how long, a step is tried again when its error may pass by itself; no other error is."""
 
 RDS_POOL = "rds"
 WAREHOUSE_POOL = "warehouse"
@@ -126,20 +129,13 @@ def partitions_of(context: AssetExecutionContext, spec: TableSpec) -> list[str]:
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """Turn a permanent error into a Dagster failure that is not tried again; its text says what to do."""
+    """Have Dagster try a transient error again, and fail at once with a permanent one; its text says what to do."""
     try:
         yield
+    except TransientError as error:
+        raise dg.RetryRequested(max_retries=RETRIES, seconds_to_wait=RETRY_SECONDS) from error
     except PermanentError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
-
-
-def said(error: BaseException | None) -> str | None:
-    """The message of the rds_lake error behind an exception, if there is one."""
-    while error is not None:
-        if isinstance(error, RdsLakeError):
-            return str(error)
-        error = error.__cause__
-    return None
 
 
 def column_schema(spec: TableSpec, columns: Sequence[Column]) -> dg.TableSchema:
@@ -162,6 +158,8 @@ def preview(store: ObjectStore, spec: TableSpec, manifest: Manifest) -> Metadata
     if not manifest.files:
         return None
     schema = arrow_schema(manifest.columns)
+    if manifest.stage == "discarded":
+        schema = pa.schema([*schema, *DISCARDED_FIELDS])
     shown = [name for name in schema.names if not spec.is_personal(name)]
     with open_batches(store, manifest.files[0], schema, manifest.format) as batches:
         rows = next(batches).slice(0, PREVIEW_ROWS).select(shown).to_pylist()

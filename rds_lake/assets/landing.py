@@ -5,7 +5,6 @@ from dagster import AssetExecutionContext, MetadataValue
 
 from rds_lake.assets.common import (
     RDS_POOL,
-    RETRIES,
     Batches,
     Condition,
     definition_metadata,
@@ -38,7 +37,6 @@ def landing_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinition:
         partitions_def=partitions_def(spec),
         backfill_policy=dg.BackfillPolicy.single_run(),
         automation_condition=condition,
-        retry_policy=RETRIES,
         pool=RDS_POOL,
     )
     def landing(

@@ -10,6 +10,9 @@ from rds_lake.plan import Observation, observe
 from rds_lake.resources.services import LakeResource, RdsResource
 from rds_lake.spec import TableSpec
 
+SPEC_METADATA = "rds_lake/spec"
+"""Metadata of the raw asset that holds the table's YAML as JSON."""
+
 
 def raw_asset(spec: TableSpec) -> Any:  # noqa: ANN401 - Dagster's decorator returns a private type
     """The observable source asset of a table."""
@@ -18,7 +21,11 @@ def raw_asset(spec: TableSpec) -> Any:  # noqa: ANN401 - Dagster's decorator ret
         name=spec.asset("raw"),
         group_name=spec.table,
         description=description(spec, "raw"),
-        metadata={**definition_metadata(spec, "raw"), "dagster/table_name": spec.source_name},
+        metadata={
+            **definition_metadata(spec, "raw"),
+            "dagster/table_name": spec.source_name,
+            SPEC_METADATA: dg.MetadataValue.json(spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)),
+        },
         tags={f"dagster/kind/{kind}": "" for kind in kinds(spec, "raw")},
         partitions_def=partitions_def(spec),
         op_tags={"dagster/concurrency_key": RDS_POOL},

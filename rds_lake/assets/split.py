@@ -6,7 +6,6 @@ import dagster as dg
 from dagster import AssetExecutionContext, MetadataValue
 
 from rds_lake.assets.common import (
-    RETRIES,
     Batches,
     Condition,
     definition_metadata,
@@ -53,7 +52,6 @@ def split_assets(spec: TableSpec, condition: Condition) -> dg.AssetsDefinition:
         ],
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        retry_policy=RETRIES,
     )
     def split(
         context: AssetExecutionContext, rds: RdsResource, lake: LakeResource, progress: ProgressResource

@@ -7,7 +7,6 @@ import dagster as dg
 from dagster import AssetExecutionContext, MetadataValue
 
 from rds_lake.assets.common import (
-    RETRIES,
     WAREHOUSE_POOL,
     Condition,
     column_schema,
@@ -44,7 +43,6 @@ def warehouse_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinitio
         partitions_def=partitions_def(spec),
         backfill_policy=dg.BackfillPolicy.single_run(),
         automation_condition=condition,
-        retry_policy=RETRIES,
         pool=WAREHOUSE_POOL,
     )
     def loaded(

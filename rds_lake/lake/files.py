@@ -41,8 +41,8 @@ class _CsvWriter:
     """CSV with a header; NULL is an empty field, an empty text is `""`, decimals keep all their digits."""
 
     def __init__(self, sink: IO[bytes], schema: pa.Schema) -> None:
-        self._writer = pa.csv.CSVWriter(sink, pa.schema([pa.field(f.name, _csv_type(f.type)) for f in schema]))
-        self._schema = self._writer.schema
+        self._schema = pa.schema([pa.field(f.name, _csv_type(f.type)) for f in schema])
+        self._writer = pa.csv.CSVWriter(sink, self._schema)
 
     def write_batch(self, batch: pa.RecordBatch) -> None:
         """Append rows."""

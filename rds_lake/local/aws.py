@@ -48,7 +48,7 @@ def service(site: Site) -> Service:
     return Service(
         name=NAME,
         title="AWS endpoint (MiniStack)",
-        argv=(sys.executable, "-m", "ministack"),
+        argv=(sys.executable, "-m", "rds_lake.local.ministack"),
         cwd=folder,
         environ={**site.environ, **settings},
         ready=lambda: answers(f"{endpoint(port)}/_ministack/health"),

@@ -7,6 +7,8 @@ DuckDB evaluates the rules over the rows as they stream through; the batches the
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
+from threading import Lock
 
 import duckdb
 import pyarrow as pa
@@ -65,6 +67,7 @@ class Splitter:
         self._spec = spec
         self._keys = TableKeys.of(spec)
         self._lookup_values = lookup_values
+        self._engine = Lock()
         self._database = duckdb.connect(config={"threads": 2, "preserve_insertion_order": True})
         fill_lookups(self._database, compile_rules(spec, (), source_unique=True), lookup_values)
 
@@ -125,11 +128,15 @@ class Splitter:
 
     def _evaluated(self, landed: Manifest, schema: pa.Schema, rules: CompiledRules) -> Iterator[pa.RecordBatch]:
         marked = pa.schema([*schema, pa.field(FILE, pa.string()), pa.field(ROW, pa.int64())])
-        with self._database.cursor() as connection:
+        rows = self._landed_rows(landed, schema, marked)
+        first = next(rows, None)  # fetched before the engine is taken, so that others may use it meanwhile
+        if first is None:
+            return
+        with self._engine:  # one query at a time: DuckDB calls back into Python for the rows
+            connection = self._database
             connection.register("landed", pa.Table.from_batches([], marked))
             _check_rules(connection, rules, landed.table)
-            connection.unregister("landed")
-            reader = pa.RecordBatchReader.from_batches(marked, self._landed_rows(landed, schema, marked))
+            reader = pa.RecordBatchReader.from_batches(marked, chain([first], rows))
             connection.register("landed", reader)
             try:
                 yield from connection.execute(rules.select("landed")).fetch_record_batch(READ_ROWS)
@@ -138,6 +145,8 @@ class Splitter:
                     f"{landed.table}: a rule could not be applied to the partition {landed.partition}: {error}.",
                     f"Correct the rule in defs/{landed.table}/defs.yaml (use TRY_CAST where a value may not convert).",
                 ) from error
+            finally:
+                connection.unregister("landed")
 
     def _landed_rows(self, landed: Manifest, schema: pa.Schema, marked: pa.Schema) -> Iterator[pa.RecordBatch]:
         for file in landed.files:

@@ -5,6 +5,7 @@ other callers may hand in an address instead.
 """
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import boto3
 import dagster as dg
@@ -72,21 +73,17 @@ class WarehouseResource(dg.ConfigurableResource[None]):
 
 
 class ProgressResource(dg.ConfigurableResource[None]):
-    """Where assets tell how far they are; nobody listens unless `listen` was called, as `rds-lake sync` does."""
+    """Where assets tell how far they are; nobody listens unless the process set a listener, as `rds-lake sync` does."""
 
-    _listener: Callable[[str, int, int], None] | None = PrivateAttr(default=None)
-
-    def listen(self, listener: Callable[[str, int, int], None]) -> "ProgressResource":
-        """Have a listener told of asset name, partitions done, partitions in all."""
-        self._listener = listener
-        return self
+    listener: ClassVar[Callable[[str, int, int], None] | None] = None
+    """Told of asset name, partitions done, partitions in all. Of the class: Dagster makes a new object for each run."""
 
     def of(self, asset: str, total: int) -> Callable[[int], None]:
         """A function to be told how many of an asset's partitions are done."""
 
         def tell(done: int) -> None:
-            if self._listener is not None:
-                self._listener(asset, done, total)
+            if ProgressResource.listener is not None:
+                ProgressResource.listener(asset, done, total)
 
         return tell
 

@@ -1,0 +1,268 @@
+"""`sync`: observe, do what changed, check; in one process, recorded in the same Dagster instance as everything else.
+
+What cron, CI and benchmarks call. It needs no daemon and no webserver: the runs are executed here.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster import AssetCheckEvaluation, AssetCheckSeverity, DagsterInstance, DagsterRunStatus
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+
+from rds_lake.assets.raw import SPEC_METADATA
+from rds_lake.checks import raw_result
+from rds_lake.errors import ConfigError, RdsLakeError, SpecError
+from rds_lake.lake.keys import TableKeys
+from rds_lake.lake.manifest import Manifests
+from rds_lake.plan import Observation, Plan, decide, examine, observe, out_of_step
+from rds_lake.resources.services import LakeResource, RdsResource, WarehouseResource
+from rds_lake.spec import Stage, TableSpec
+
+WORKER_TAG = "rds_lake/worker"
+"""Tag of a run that says which process executes it: `host:pid:start`, to tell a dead one from a living one."""
+
+CHAIN: tuple[Stage, ...] = ("landing", "staging", "discarded", "archived", "warehouse")
+
+PROC = Path("/proc")
+
+Report = Callable[[str], None]
+
+
+@dataclass
+class TableResult:
+    """What a sync did for one table.
+
+    Attributes:
+        table: the table's name.
+        partitions: how many partitions were out of step.
+        rows: rows of the batches that were written, by stage.
+        passed: checks that passed.
+        warned: what checks found that do not fail a sync, one line each.
+        failed: what failing checks found, one line each.
+        error: why it could not be done, None when it was.
+        seconds: how long it took.
+    """
+
+    table: str
+    partitions: int = 0
+    rows: dict[Stage, int] = field(default_factory=dict)
+    passed: int = 0
+    warned: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    error: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything was done and no failing check failed."""
+        return self.error is None and not self.failed
+
+
+def table_specs(definitions: dg.Definitions) -> dict[str, TableSpec]:
+    """The declared tables of a code location, by name."""
+    graph = definitions.resolve_asset_graph()
+    found = {}
+    for key in graph.get_all_asset_keys():
+        declared = graph.get(key).metadata.get(SPEC_METADATA)
+        if declared is not None:
+            spec = TableSpec.model_validate(declared.value)
+            found[spec.table] = spec
+    return found
+
+
+def choose(specs: dict[str, TableSpec], names: Sequence[str]) -> list[TableSpec]:
+    """The tables of these names; all when there are none.
+
+    Raises:
+        SpecError: there is no such table.
+    """
+    unknown = [name for name in names if name not in specs]
+    if unknown:
+        raise SpecError(
+            f"There is no table '{unknown[0]}' in rds_lake/defs (there are: {', '.join(sorted(specs)) or 'none'}).",
+            "Correct the name, or declare the table in rds_lake/defs/<table>/defs.yaml.",
+        )
+    return [specs[name] for name in (names or sorted(specs))]
+
+
+def open_instance() -> DagsterInstance:
+    """Dagster's instance at `DAGSTER_HOME`.
+
+    Raises:
+        ConfigError: the variable is not set, or names no folder with a dagster.yaml.
+    """
+    if not os.environ.get("DAGSTER_HOME"):
+        raise ConfigError(
+            "DAGSTER_HOME is not set, so there is no place to record what was done.",
+            "Start the local stack with 'rds-lake up', or set it to the folder that holds dagster.yaml.",
+        )
+    return DagsterInstance.get()
+
+
+class Sync:
+    """Brings tables in step.
+
+    Args:
+        definitions: the code location.
+        instance: the Dagster instance that records everything.
+        report: told in words what is going on.
+    """
+
+    def __init__(self, definitions: dg.Definitions, instance: DagsterInstance, report: Report = lambda _: None) -> None:
+        self._definitions = definitions
+        self._instance = instance
+        self._report = report
+        self._lake = LakeResource()
+
+    def table(self, spec: TableSpec, since: datetime | None = None, until: datetime | None = None) -> TableResult:
+        """Observe a table, do what changed, check.
+
+        Args:
+            spec: the table's YAML.
+            since: only partitions from the one that holds this moment on.
+            until: only partitions that begin before this moment.
+        """
+        started = time.monotonic()
+        result = TableResult(spec.table)
+        try:
+            self._do(spec, result, since, until)
+        except RdsLakeError as error:
+            result.error = str(error)
+        result.seconds = time.monotonic() - started
+        return result
+
+    def _do(self, spec: TableSpec, result: TableResult, since: datetime | None, until: datetime | None) -> None:
+        self._report(f"observing {spec.source_name}")
+        seen, plan = self._look(spec, since, until)
+        self._record_source_check(spec, seen, result)
+        result.partitions = len(plan.land) + len(plan.resume)
+        self._record_observation(spec, seen, plan)
+        for stages, partitions in ((CHAIN, plan.land), (CHAIN[1:], plan.resume)):
+            for first, last in _ranges(spec, partitions):
+                self._run(spec, stages, first, last, result)
+                if result.error:
+                    return
+
+    def _look(self, spec: TableSpec, since: datetime | None, until: datetime | None) -> tuple[Observation, Plan]:
+        source, store = RdsResource().source(), self._lake.store()
+        seen = observe(source, store, spec, since, until)
+        standing = examine(source, store, WarehouseResource().warehouse(), spec, seen.table)
+        behind = out_of_step(seen.fingerprints, standing)
+        landed = Manifests(store, TableKeys.of(spec)).read_all("landing", sorted(behind))
+        return seen, decide(seen.fingerprints, standing, {k: v.manifest.fingerprint for k, v in landed.items()})
+
+    def _record_source_check(self, spec: TableSpec, seen: Observation, result: TableResult) -> None:
+        found = raw_result(spec, seen.before_start, seen.without_cursor)
+        if found.passed:
+            result.passed += 1
+        else:
+            result.failed.append(f"{spec.asset('raw')} in_a_partition: {found.description}")
+        self._instance.report_runless_asset_event(
+            AssetCheckEvaluation(
+                asset_key=dg.AssetKey(spec.asset("raw")),
+                check_name="in_a_partition",
+                passed=found.passed,
+                metadata=found.metadata,
+                severity=AssetCheckSeverity.ERROR,
+                description=found.description,
+            )
+        )
+
+    def _record_observation(self, spec: TableSpec, seen: Observation, plan: Plan) -> None:
+        """Tell Dagster of the partitions that changed, as an observation of the source would."""
+        for partition in plan.land:
+            self._instance.report_runless_asset_event(
+                dg.AssetObservation(
+                    asset_key=spec.asset("raw"),
+                    partition=partition if spec.partitioning else None,
+                    tags={"dagster/data_version": seen.fingerprints[partition]},
+                )
+            )
+
+    def _run(self, spec: TableSpec, stages: Sequence[Stage], first: str, last: str, result: TableResult) -> None:
+        keys = {dg.AssetKey(spec.asset(stage)) for stage in stages}
+        job = self._definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection=keys)
+        tags = {"rds_lake/table": spec.table, "rds_lake/trigger": "sync", WORKER_TAG: worker()}
+        if spec.partitioning:
+            tags |= {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
+        self._report(f"{spec.table} {first}" + (f" to {last}" if last != first else ""))
+        done = job.execute_in_process(instance=self._instance, tags=tags, raise_on_error=False)
+        _collect(spec, done.all_events, result)
+        if not done.success and not result.failed:
+            result.error = _why(done.all_events)
+
+
+def _ranges(spec: TableSpec, partitions: Sequence[str]) -> list[tuple[str, str]]:
+    if spec.partitioning is None:
+        return [(partition, partition) for partition in partitions]
+    return spec.partitioning.ranges(partitions)
+
+
+def _collect(spec: TableSpec, events: Sequence[dg.DagsterEvent], result: TableResult) -> None:
+    """Add what a run's events say to a table's result."""
+    by_asset: dict[str, Stage] = {spec.asset(stage): stage for stage in CHAIN}
+    for event in events:
+        if event.is_step_materialization:
+            made = event.step_materialization_data.materialization
+            stage = by_asset[made.asset_key.to_user_string()]
+            rows = made.metadata.get("rows")
+            result.rows[stage] = result.rows.get(stage, 0) + (int(str(rows.value)) if rows else 0)
+        elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            found: Any = event.event_specific_data
+            line = f"{found.asset_key.to_user_string()} {found.check_name}: {found.description}"
+            if found.passed:
+                result.passed += 1
+            elif found.severity == AssetCheckSeverity.WARN:
+                result.warned.append(line)
+            else:
+                result.failed.append(line)
+
+
+def _why(events: Sequence[dg.DagsterEvent]) -> str:
+    """The first failure's own words."""
+    for event in events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            if data.user_failure_data and data.user_failure_data.description:
+                return data.user_failure_data.description
+            error = data.error
+            while error and error.cause:
+                error = error.cause
+            return error.message.strip() if error else "a step failed"
+    return "the run failed before its first step; see Dagster's log"
+
+
+def worker() -> str:
+    """What tells this process from any other, also from a later one with the same pid."""
+    return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"[:63]
+
+
+def _started(pid: int) -> str:
+    """When a process of this host started, in the kernel's own ticks; empty when there is none."""
+    try:
+        return (PROC / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()[19]
+    except OSError:  # gone, or a system without /proc
+        return ""
+
+
+def end_dead_runs(instance: DagsterInstance) -> int:
+    """Mark the runs of syncs that were killed on this host as failed, and free the pool slots that they hold.
+
+    Returns:
+        How many there were.
+    """
+    ended = 0
+    for run in instance.get_runs(dg.RunsFilter(statuses=[DagsterRunStatus.STARTED], tags={"rds_lake/trigger": "sync"})):
+        host, pid, start = run.tags.get(WORKER_TAG, "::").split(":")
+        if host == socket.gethostname() and start and _started(int(pid)) != start:
+            instance.report_run_failed(run, "The process that executed this run was killed.")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            ended += 1
+    return ended

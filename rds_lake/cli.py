@@ -3,8 +3,11 @@
 A command imports what it needs when it runs, so that `--help` is quick.
 """
 
+import os
 import shlex
 import sys
+from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +16,7 @@ from rds_lake import settings
 from rds_lake.errors import RdsLakeError
 
 FAILED, MISUSED = 1, 2  # exit codes
+SOURCE = "RDS_LAKE_SOURCE_URL"
 
 app = typer.Typer(
     name="rds-lake",
@@ -80,6 +84,100 @@ def env() -> None:
 
     for name, value in stack.environment(settings.home()).items():
         typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+@app.command()
+def sync(
+    tables: Annotated[
+        list[str] | None, typer.Argument(help="The tables; all that are declared when none is named.")
+    ] = None,
+    since: Annotated[datetime | None, typer.Option(help="Only partitions from the one that holds this day on.")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Only partitions that begin before this day.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print Dagster's log as well.")] = False,
+) -> None:
+    """Bring tables in step: observe the source, do what changed, check.
+
+    Exit code 0 when everything is in step, 1 when a table could not be done or a check that matters failed, 2 when the
+    command or the configuration is wrong.
+    """
+    _use_local_stack()
+    if not _sync(tables or [], since, until, verbose=verbose):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def demo(
+    ui: UI = True,
+    orders: Annotated[
+        Path | None,
+        typer.Option(
+            help="A headerless CSV of order_id,order_date,customer_id,order_status instead of made-up orders."
+        ),
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Let --orders replace the orders that are there.")] = False,
+) -> None:
+    """Start the local stack, fill the source with sample data, sync, and show it in Dagster until Ctrl-C."""
+    from rds_lake.local import demo_data, stack
+
+    home = settings.home()
+    stack.up(home, ui=False, report=typer.echo)
+    os.environ.update(stack.environment(home))
+    source = settings.parse_database_url(os.environ[SOURCE], scheme="mysql", variable=SOURCE)
+    demo_data.create(source, orders_csv=orders, replace=replace, report=typer.echo)
+    done = _sync([], None, None, verbose=False)
+    if ui:
+        stack.up(home, ui=True, report=typer.echo)
+        typer.echo(f"Dagster: {stack.ui_address(home)}  (Ctrl-C stops everything; the data stay)")
+        _wait_for_interrupt()
+        stack.down(home, report=typer.echo)
+    else:
+        typer.echo('The stack is still up. Connect with: eval "$(rds-lake env)"; stop it with: rds-lake down')
+    if not done:
+        raise typer.Exit(FAILED)
+
+
+def _sync(tables: list[str], since: datetime | None, until: datetime | None, *, verbose: bool) -> bool:
+    """Sync tables and show what happened; whether all are in step."""
+    import time
+    import warnings
+
+    from rich.console import Console
+
+    started = time.monotonic()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Dagster's notes on its beta features are no business of a user's
+        from rds_lake import console as view
+        from rds_lake.definitions import defs
+        from rds_lake.sync import Sync, choose, end_dead_runs, open_instance, table_specs
+
+        chosen = choose(table_specs(defs), tables)
+        console = Console()
+        with open_instance() as instance, view.progress(console) as say:
+            if ended := end_dead_runs(instance):
+                say(f"{ended} runs of a sync that was killed are marked as failed; their work is taken up again")
+            runner = Sync(defs, instance, say, verbose=verbose)
+            results = [runner.table(spec, since, until) for spec in chosen]
+    view.show(console, results, time.monotonic() - started)
+    return all(result.ok for result in results)
+
+
+def _use_local_stack() -> None:
+    """Use the local stack for whatever the environment does not name, if there is one."""
+    if os.environ.get(SOURCE):
+        return
+    from rds_lake.local import stack
+
+    for name, value in stack.environment(settings.home()).items():
+        os.environ.setdefault(name, value)
+
+
+def _wait_for_interrupt() -> None:
+    """Wait until Ctrl-C or SIGTERM."""
+    import signal
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    signal.sigwait({signal.SIGINT, signal.SIGTERM})
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ def quote_all(names: list[str] | tuple[str, ...], dialect: Dialect = "ansi") -> 
     return ", ".join(quote(name, dialect) for name in names)
 
 
-def literal(value: str | int | float) -> str:
+def literal(value: str | float) -> str:
     """A constant as an SQL literal in ANSI form."""
     if isinstance(value, str):
         return "'" + value.replace("'", "''") + "'"

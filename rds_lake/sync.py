@@ -113,10 +113,19 @@ class Sync:
         definitions: the code location.
         instance: the Dagster instance that records everything.
         report: told in words what is going on.
+        verbose: whether Dagster's log is printed as well; it is recorded in any case.
     """
 
-    def __init__(self, definitions: dg.Definitions, instance: DagsterInstance, report: Report = lambda _: None) -> None:
+    def __init__(
+        self,
+        definitions: dg.Definitions,
+        instance: DagsterInstance,
+        report: Report = lambda _: None,
+        *,
+        verbose: bool = False,
+    ) -> None:
         self._definitions = definitions
+        self._log_level = "INFO" if verbose else "CRITICAL"
         self._instance = instance
         self._report = report
         self._lake = LakeResource()
@@ -193,7 +202,8 @@ class Sync:
         if spec.partitioning:
             tags |= {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
         self._report(f"{spec.table} {first}" + (f" to {last}" if last != first else ""))
-        done = job.execute_in_process(instance=self._instance, tags=tags, raise_on_error=False)
+        log = {"loggers": {"console": {"config": {"log_level": self._log_level}}}}
+        done = job.execute_in_process(run_config=log, instance=self._instance, tags=tags, raise_on_error=False)
         _collect(spec, done.all_events, result)
         if not done.success and not result.failed:
             result.error = _why(done.all_events)

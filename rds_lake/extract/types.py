@@ -99,7 +99,7 @@ def _number(arguments: str, default: int) -> int:
 
 def _bit(arguments: str) -> MappedType:
     bits = _number(arguments, 1)
-    return _SMALL if bits == 1 else _BIG if bits < 64 else _decimal(20, 0)  # noqa: PLR2004 - BIT has 1 to 64
+    return _SMALL if bits == 1 else _BIG if bits < 64 else _decimal(20, 0)
 
 
 def _decimal_of(arguments: str) -> MappedType:

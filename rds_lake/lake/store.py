@@ -87,7 +87,7 @@ def translate(error: ClientError, what: str) -> RdsLakeError:
         )
     if code in {"AccessDenied", "AccessDeniedException", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"}:
         return ConfigError(problem, "Check the AWS credentials and what they may do with it.")
-    if status >= 500 or code in {"SlowDown", "Throttling", "ThrottlingException", "RequestTimeout"}:  # noqa: PLR2004
+    if status >= 500 or code in {"SlowDown", "Throttling", "ThrottlingException", "RequestTimeout"}:
         return TransientError(problem, "Try again.")
     return PermanentError(problem, "Look the code up in the service's error reference.")
 
@@ -95,7 +95,7 @@ def translate(error: ClientError, what: str) -> RdsLakeError:
 def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """Do the same for many items, several at once, results in order; the first error ends it."""
     todo = list(items)
-    if len(todo) < 2:  # noqa: PLR2004 - nothing to do side by side
+    if len(todo) < 2:
         return [work(item) for item in todo]
     with ThreadPoolExecutor(CONCURRENCY) as pool:
         return list(pool.map(work, todo))
@@ -178,7 +178,7 @@ class ObjectStore:
             try:
                 return self.client.head_object(Bucket=self.bucket, Key=key)["ContentLength"]
             except ClientError as error:
-                if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:  # noqa: PLR2004
+                if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
                     return None
                 raise
 

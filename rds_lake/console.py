@@ -1,0 +1,88 @@
+"""What `rds-lake sync` shows on a terminal: a progress bar while it works, a table of what happened at the end."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from rds_lake.resources.services import ProgressResource
+from rds_lake.sync import CHAIN, Report, TableResult
+
+SHOWN_STAGES = tuple(stage for stage in CHAIN if stage != "archived")
+
+
+@contextmanager
+def progress(console: Console) -> Iterator[Report]:
+    """A progress bar that the assets of this process fill; yields a function for messages in words.
+
+    Without a terminal it prints one line per message and no bars.
+    """
+    if not console.is_terminal:
+        yield lambda message: console.print(message, highlight=False, markup=False)
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"))
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bars:
+        doing = bars.add_task("", total=None, count="")
+        known: dict[str, TaskID] = {}
+
+        def tell(asset: str, done: int, total: int) -> None:
+            if asset not in known:
+                known[asset] = bars.add_task(asset, total=total, count="")
+            bars.update(known[asset], completed=done, total=total, count=f"{done:,}/{total:,}")
+
+        def say(message: str) -> None:
+            for task in known.values():
+                bars.remove_task(task)
+            known.clear()
+            bars.update(doing, description=escape(message))
+
+        ProgressResource.listener = tell
+        try:
+            yield say
+        finally:
+            ProgressResource.listener = None
+
+
+def show(console: Console, results: Sequence[TableResult], seconds: float) -> None:
+    """Print what a sync did: a table, then whatever needs a person's eyes."""
+    table = Table("table", "partitions", *SHOWN_STAGES, "checks", "seconds", box=box.SIMPLE_HEAD)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for result in results:
+        table.add_row(
+            result.table,
+            f"{result.partitions:,}",
+            *(f"{result.rows.get(stage, 0):,}" for stage in SHOWN_STAGES),
+            _checks(result),
+            f"{result.seconds:.1f}",
+        )
+    console.print(table)
+    for result in results:
+        for line in result.warned:
+            console.print(f"[yellow]warning[/] {escape(line)}", highlight=False, soft_wrap=True)
+        for line in result.failed:
+            console.print(f"[red]failed[/] {escape(line)}", highlight=False, soft_wrap=True)
+        if result.error:
+            console.print(f"[red]error[/] {result.table}: {escape(result.error)}", highlight=False, soft_wrap=True)
+    console.print(_closing(results, seconds), highlight=False, soft_wrap=True)
+
+
+def _checks(result: TableResult) -> str:
+    if result.error:
+        return "[red]stopped[/]"
+    parts = [f"[green]{result.passed} passed[/]"]
+    parts += [f"[yellow]{len(result.warned)} warned[/]"] if result.warned else []
+    parts += [f"[red]{len(result.failed)} failed[/]"] if result.failed else []
+    return ", ".join(parts)
+
+
+def _closing(results: Sequence[TableResult], seconds: float) -> str:
+    if not all(result.ok for result in results):
+        return f"[red]Not everything is in step[/] ({seconds:.1f} s). What is not said above stands in Dagster's runs."
+    if not any(result.partitions for result in results):
+        return f"Everything was in step already; nothing was done ({seconds:.1f} s)."
+    return f"[green]In step[/] ({seconds:.1f} s)."

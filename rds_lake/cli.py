@@ -17,6 +17,7 @@ from rds_lake.errors import RdsLakeError
 
 FAILED, MISUSED = 1, 2  # exit codes
 SOURCE = "RDS_LAKE_SOURCE_URL"
+WIDTH = 120  # columns of a table that goes to a file or a pipe
 
 app = typer.Typer(
     name="rds-lake",
@@ -110,9 +111,7 @@ def demo(
     ui: UI = True,
     orders: Annotated[
         Path | None,
-        typer.Option(
-            help="A headerless CSV of order_id,order_date,customer_id,order_status instead of made-up orders."
-        ),
+        typer.Option(help="Orders from a headerless CSV: order_id,order_date,customer_id,order_status."),
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Let --orders replace the orders that are there.")] = False,
 ) -> None:
@@ -151,7 +150,7 @@ def _sync(tables: list[str], since: datetime | None, until: datetime | None, *, 
         from rds_lake.sync import Sync, choose, end_dead_runs, open_instance, table_specs
 
         chosen = choose(table_specs(defs), tables)
-        console = Console()
+        console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
         with open_instance() as instance, view.progress(console) as say:
             if ended := end_dead_runs(instance):
                 say(f"{ended} runs of a sync that was killed are marked as failed; their work is taken up again")

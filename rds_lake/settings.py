@@ -20,7 +20,7 @@ VARIABLES: Mapping[str, str] = {
     "RDS_LAKE_REDSHIFT_IAM_ROLE": "ARN of the role that Redshift's COPY reads the lake with",
     "RDS_LAKE_AUTOMATION": "'on' starts sensors and schedules with the deployment (default off: switch on in the UI)",
     "RDS_LAKE_HOME": "Folder of the local stack's data and of Dagster's records (default .rds_lake)",
-    "RDS_LAKE_MYSQL": "Where the local stack's MySQL comes from: path, debian or seekdb (default: the first that works)",
+    "RDS_LAKE_MYSQL": "Where the local stack's MySQL comes from: path, debian or seekdb (default: what works)",
 }
 
 DEFAULTS: Mapping[str, str] = {"RDS_LAKE_GLUE_DATABASE": "rds_lake", "RDS_LAKE_AUTOMATION": "off"}

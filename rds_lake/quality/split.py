@@ -139,7 +139,7 @@ class Splitter:
             reader = pa.RecordBatchReader.from_batches(marked, chain([first], rows))
             connection.register("landed", reader)
             try:
-                yield from connection.execute(rules.select("landed")).fetch_record_batch(READ_ROWS)
+                yield from connection.execute(rules.select("landed")).to_arrow_reader(READ_ROWS)
             except duckdb.Error as error:
                 raise SpecError(
                     f"{landed.table}: a rule could not be applied to the partition {landed.partition}: {error}.",

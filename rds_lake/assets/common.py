@@ -6,7 +6,10 @@ Nothing here knows how a stage does its work.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from math import ceil
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pyarrow as pa
@@ -100,7 +103,8 @@ def partitions_def(spec: TableSpec) -> dg.TimeWindowPartitionsDefinition | None:
     common: dict[str, Any] = {"fmt": partitioning.key_format, "end_offset": 1}
     start = partitioning.start.strftime(partitioning.key_format)
     match partitioning.unit:
-        case "hour":  # in UTC, where no hour is missing or doubled
+        case "hour":  # in UTC, where no hour is missing or doubled; the cursor's clock may be ahead of it
+            common["end_offset"] += hours_ahead_of_utc(spec.cursor.zone) if spec.cursor else 0
             return dg.HourlyPartitionsDefinition(start_date=start, **common)
         case "day":
             return dg.DailyPartitionsDefinition(start_date=start, timezone=zone, **common)
@@ -108,6 +112,13 @@ def partitions_def(spec: TableSpec) -> dg.TimeWindowPartitionsDefinition | None:
             return dg.WeeklyPartitionsDefinition(start_date=start, timezone=zone, day_offset=1, **common)
         case "month":
             return dg.MonthlyPartitionsDefinition(start_date=start, timezone=zone, **common)
+
+
+def hours_ahead_of_utc(zone: ZoneInfo) -> int:
+    """How many hours a zone's clocks may show beyond UTC's at any time of the year; none for a zone behind it."""
+    year = datetime.now(UTC).year
+    offsets = [datetime(year, month, 1, tzinfo=zone).utcoffset() or timedelta() for month in range(1, 13)]
+    return max(0, ceil(max(offsets) / timedelta(hours=1)))
 
 
 def run_partitions(tags: Mapping[str, str], partitioning: Partitioning | None) -> list[str] | None:

@@ -119,6 +119,7 @@ def demo(
     from rds_lake.local import demo_data, stack
 
     home = settings.home()
+    os.environ.setdefault("RDS_LAKE_AUTOMATION", "on")  # before the servers start: they inherit it
     stack.up(home, ui=False, report=typer.echo)
     os.environ.update(stack.environment(home))
     source = settings.parse_database_url(os.environ[SOURCE], scheme="mysql", variable=SOURCE)

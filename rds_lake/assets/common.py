@@ -53,6 +53,14 @@ _STAGE_KINDS: Mapping[Stage, set[str]] = {
     "warehouse": {"redshift"},
 }
 
+_COMES_FROM: Mapping[Stage, Stage] = {
+    "landing": "raw",
+    "staging": "landing",
+    "discarded": "landing",
+    "archived": "landing",
+    "warehouse": "staging",
+}
+
 _STAGE_TEXT: Mapping[Stage, str] = {
     "raw": "The table in MySQL itself. An observation reads one fingerprint per partition; a changed one is landed.",
     "landing": "The source's rows as they were read, one batch per partition. They move to the archive afterwards.",
@@ -88,6 +96,8 @@ def definition_metadata(spec: TableSpec, stage: Stage) -> dict[str, Fact]:
     }
     if spec.cursor:
         facts["cursor"] = spec.cursor.column
+    if stage == "raw" and spec.owners:  # Dagster gives a source no owners of its own
+        facts["owners"] = ", ".join(spec.owners)
     if stage in {"staging", "discarded", "landing"} and spec.rules:
         facts["rules"] = MetadataValue.md("\n".join(f"- `{rule.label}`" for rule in spec.rules))
     if stage == "warehouse":
@@ -161,6 +171,14 @@ def column_schema(spec: TableSpec, columns: Sequence[Column]) -> dg.TableSchema:
             )
             for column in columns
         ]
+    )
+
+
+def column_lineage(spec: TableSpec, stage: Stage, columns: Sequence[Column]) -> dg.TableColumnLineage:
+    """Where a stage's columns come from: those of the same name one stage before."""
+    before = dg.AssetKey(spec.asset(_COMES_FROM[stage]))
+    return dg.TableColumnLineage(
+        {column.name: [dg.TableColumnDep(asset_key=before, column_name=column.name)] for column in columns}
     )
 
 
@@ -243,11 +261,12 @@ def report(
     last = max(batches.by_partition)
     filled = max((p for p, m in batches.by_partition.items() if m.files), default=None)
     shown = preview(store, batches.spec, batches.by_partition[filled]) if filled is not None else None
-    columns = column_schema(batches.spec, batches.by_partition[last].columns)
+    columns = batches.by_partition[last].columns
     whole: dict[str, Any] = {
         **(more or {}),
         "rows of the run": batches.rows,
-        "dagster/column_schema": columns,
+        "dagster/column_schema": column_schema(batches.spec, columns),
+        "dagster/column_lineage": column_lineage(batches.spec, batches.stage, columns),
         **({"preview": shown} if shown else {}),
     }
     for partition in batches.by_partition:

@@ -9,6 +9,7 @@ from dagster import AssetExecutionContext, MetadataValue
 from rds_lake.assets.common import (
     WAREHOUSE_POOL,
     Condition,
+    column_lineage,
     column_schema,
     definition_metadata,
     description,
@@ -69,6 +70,7 @@ def warehouse_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinitio
                 facts["copied from"] = done.manifest or "nothing to copy"
                 facts["sql"] = MetadataValue.md(f"```sql\n{_shown(done.statements)}\n```")
                 facts["dagster/column_schema"] = column_schema(spec, manifest.columns)
+                facts["dagster/column_lineage"] = column_lineage(spec, "warehouse", manifest.columns)
             context.add_asset_metadata(facts, partition_key=manifest.partition if spec.partitioning else None)
 
     return loaded

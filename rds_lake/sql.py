@@ -2,18 +2,22 @@
 
 Values are bound as parameters wherever the protocol allows it. `literal` is for the few places that take no parameter
 (COPY's options, a rule's constants inside a predicate).
+
+The MySQL and PostgreSQL drivers take `%s` for a parameter, and with it any other percent sign for a mistake; a name that
+goes through them has its percent signs doubled.
 """
 
 from typing import Literal
 
-Dialect = Literal["mysql", "ansi"]
-"""`mysql` quotes names with backticks; `ansi` (Redshift, PostgreSQL, DuckDB) with double quotes."""
+Dialect = Literal["mysql", "redshift", "ansi"]
+"""`mysql` (for pymysql) quotes names with backticks, `redshift` (for psycopg2) and `ansi` (DuckDB) with double quotes."""
 
 
 def quote(name: str, dialect: Dialect = "ansi") -> str:
     """A name as an SQL identifier, always quoted: reserved words, spaces and quotes inside it are safe."""
     mark = "`" if dialect == "mysql" else '"'
-    return mark + name.replace(mark, mark * 2) + mark
+    quoted = mark + name.replace(mark, mark * 2) + mark
+    return quoted if dialect == "ansi" else quoted.replace("%", "%%")
 
 
 def quote_all(names: list[str] | tuple[str, ...], dialect: Dialect = "ansi") -> str:

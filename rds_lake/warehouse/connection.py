@@ -47,7 +47,7 @@ class Session:
         self.statements: list[str] = []
 
     def execute(self, text: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        """Run one statement.
+        """Run one statement; `%s` stands for a parameter, `%%` for a percent sign.
 
         Returns:
             The rows, none for a statement that returns no rows.
@@ -55,7 +55,7 @@ class Session:
         self.statements.append(text)
         try:
             with self._raw.cursor() as cursor:
-                cursor.execute(text, parameters or None)
+                cursor.execute(text, parameters)  # never None: a doubled percent sign stands for one in any statement
                 return cursor.fetchall() if cursor.description else []
         except psycopg2.Error as error:
             raise translate(error, self._address) from error

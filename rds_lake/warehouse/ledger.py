@@ -48,7 +48,7 @@ def count_target(session: Session, target: Target, partitions: Sequence[str]) ->
         [(rows,)] = session.execute(target.count_all())
         return dict.fromkeys(partitions, rows)
     span = partitioning.span(min(partitions), max(partitions))
-    cursor = quote(target.spec.cursor.column.lower())
+    cursor = quote(target.spec.cursor.column.lower(), "redshift")
     found = session.execute(
         f"SELECT DATE_TRUNC({literal(partitioning.unit)}, {cursor}) AS start_of, COUNT(*) FROM {target.name} "
         f"WHERE {cursor} >= %s AND {cursor} < %s GROUP BY 1",

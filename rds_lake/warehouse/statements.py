@@ -7,11 +7,17 @@ them without keeping them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from rds_lake.extract.types import Column
 from rds_lake.partitions import Window
 from rds_lake.spec import TableSpec
-from rds_lake.sql import literal, quote, quote_all
+from rds_lake.sql import literal
+from rds_lake.sql import quote as quote_in
+from rds_lake.sql import quote_all as quote_all_in
+
+quote = partial(quote_in, dialect="redshift")
+quote_all = partial(quote_all_in, dialect="redshift")
 
 INTERNAL_SCHEMA = "rds_lake"
 """Schema of the ledger and of the lock tables."""
@@ -124,6 +130,19 @@ class Target:
         """Remove all of the target's rows, inside the transaction."""
         return f"DELETE FROM {self.name}"
 
+    def count_older(self) -> str:
+        """How many rows `delete_older` will remove, by the start of their partition."""
+        if self.spec.partitions is None:
+            raise ValueError(f"{self.spec.table} has no partitions")
+        cursor = quote(self._cursor())
+        columns = ", ".join(f"{self.name}.{name}" for name in (*(quote(k.lower()) for k in self.spec.key), cursor))
+        return (
+            f"SELECT DATE_TRUNC({literal(self.spec.partitions.by)}, {cursor}) AS start_of, COUNT(*) FROM "
+            f"(SELECT DISTINCT {columns} FROM {self.name} INNER JOIN {self.incoming} "
+            f"ON {self._same_key(self.incoming)} AND {self.name}.{cursor} <= {self.incoming}.{cursor}) AS older "
+            f"GROUP BY 1"
+        )
+
     def delete_older(self) -> str:
         """Remove versions of the incoming keys that are not newer than what comes in."""
         cursor = quote(self._cursor())
@@ -164,6 +183,12 @@ READ_LEDGER = (
     f"SELECT partition_key, batch_id, fingerprint, rules, rows_staged, rows_loaded FROM {LEDGER} WHERE table_name = %s"
 )
 """The ledger's rows of one table; parameter: the table."""
+
+READ_ECLIPSED = f"SELECT partition_key, batch_id FROM {LEDGER} WHERE table_name = %s AND rows_loaded < rows_staged"
+"""The partitions of a table with staged rows that the target does not hold; parameter: the table."""
+
+FORGET_ROWS = f"UPDATE {LEDGER} SET rows_loaded = rows_loaded - %s WHERE table_name = %s AND partition_key = %s"
+"""Record that a partition lost rows to newer ones; parameters: how many, the table, the partition."""
 
 
 def forget(partitions: int) -> str:

@@ -132,7 +132,9 @@ class Rooms:
         """Insert rows into a table of the source."""
         with self.mysql() as connection, connection.cursor() as cursor:
             for row in rows:
-                cursor.execute(f"INSERT INTO {quote(table, 'mysql')} VALUES ({', '.join(['%s'] * len(row))})", row)
+                cursor.execute(
+                    f"INSERT INTO {quote(table, 'mysql')} VALUES ({', '.join(['%s'] * len(row))})", tuple(row)
+                )
 
     def postgres(self) -> Any:
         """A plain connection to the warehouse, in autocommit; the caller closes it."""

@@ -89,11 +89,13 @@ class Source:
             raise translate(error, self.url.address) from error
         try:
             yield connection
-        except pymysql.MySQLError as error:
-            raise translate(error, self.url.address) from error
-        finally:
-            # Not close(): after an unfinished stream that would first read the rest of the rows.
+        except BaseException as error:
+            # Not close(): in the middle of a stream that would first read the rest of the rows.
             connection._force_close()  # type: ignore[attr-defined]
+            if isinstance(error, pymysql.MySQLError):
+                raise translate(error, self.url.address) from error
+            raise
+        connection.close()
 
     def _open(self) -> Connection:
         options = dict(self.url.options)

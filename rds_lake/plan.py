@@ -18,7 +18,7 @@ from rds_lake.lake.store import ObjectStore
 from rds_lake.partitions import Window
 from rds_lake.quality.rules import compile_rules
 from rds_lake.quality.split import needed_lookups
-from rds_lake.spec import LAKE_STAGES, Stage, TableSpec
+from rds_lake.spec import LAKE_STAGES, TableSpec
 from rds_lake.warehouse import ledger
 from rds_lake.warehouse.connection import Warehouse
 
@@ -83,7 +83,7 @@ class Standing:
     Attributes:
         loaded: the ledger's entries by partition.
         complete: the partitions that have a manifest in every stage.
-        unarchived: whether landed files are still in `landing`.
+        unarchived: the partitions whose current landed files are still in `landing`.
         rules: digest of the rules as they are now.
     """
 
@@ -98,13 +98,12 @@ def examine(source: Source, store: ObjectStore, warehouse: Warehouse, spec: Tabl
     keys = TableKeys.of(spec)
     manifests = Manifests(store, keys)
     stages: list[set[str]] = [set(manifests.partitions(stage)) for stage in LAKE_STAGES]
-    left: Stage = "landing"
     with warehouse.connect() as session:
         loaded = ledger.read(session, spec.table)
     return Standing(
         loaded=loaded,
         complete=frozenset(set.intersection(*stages)),
-        unarchived=frozenset(_partition_of(item.key) for item in store.list(keys.stage(left))),
+        unarchived=_unarchived(store, keys, manifests),
         rules=rules_digest(source, spec, table),
     )
 
@@ -116,9 +115,17 @@ def rules_digest(source: Source, spec: TableSpec, table: SourceTable) -> str:
     return rules.digest({lookup: source.lookup(*lookup) for lookup in needed_lookups(spec)})
 
 
-def _partition_of(key: str) -> str:
-    folder = key.split("/")[2]
-    return folder.partition("=")[2] if not folder.startswith("batch=") else WHOLE_TABLE
+def _unarchived(store: ObjectStore, keys: TableKeys, manifests: Manifests) -> frozenset[str]:
+    """The partitions with files of their current batch in `landing`; orphans of other batches do not count."""
+    left = {batch_of(item.key) for item in store.list(keys.stage("landing"))}
+    current = manifests.read_all("landing", {partition for partition, _ in left})
+    return frozenset(key for key, item in current.items() if (key, item.manifest.batch) in left)
+
+
+def batch_of(key: str) -> tuple[str, str]:
+    """The partition and the batch id that a file's key names."""
+    *_, folder, batch, _ = key.split("/")
+    return (folder.partition("=")[2] or WHOLE_TABLE), batch.partition("=")[2]
 
 
 @dataclass(frozen=True)

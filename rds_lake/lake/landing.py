@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC
 from itertools import groupby
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Lock
 
 import numpy as np
 import pyarrow as pa
@@ -73,6 +73,8 @@ class _Landing:
         self._partitions = sorted(partitions)
         self._current = self._manifests.read_all("landing", self._partitions)
         self._report = report
+        self._done = 0
+        self._counting = Lock()
         self._slots = BoundedSemaphore(WAITING)
         self._jobs: dict[str, Future[Landed]] = {}
 
@@ -135,7 +137,9 @@ class _Landing:
             current: Committed | None = self._current.get(partition)
             done = writer.finish(current.manifest if current else None)
             commit_if_new(self._manifests, done, current)
-            self._report(sum(job.done() for job in self._jobs.values()) + 1)
+            with self._counting:
+                self._done += 1
+                self._report(self._done)
             return Landed(done, new=current is None or current.manifest.batch != done.batch)
         finally:
             self._slots.release()

@@ -4,13 +4,11 @@ import dagster as dg
 from dagster import AssetExecutionContext
 
 from rds_lake.assets.common import (
+    IN_ONE_RUN,
     Batches,
     Condition,
-    definition_metadata,
-    description,
+    asset_options,
     failures,
-    kinds,
-    partitions_def,
     partitions_of,
     report,
 )
@@ -30,14 +28,8 @@ def archived_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinition
     @dg.asset(
         name=name,
         deps=[spec.asset("staging"), spec.asset("discarded")],
-        group_name=spec.table,
-        description=description(spec, "archived"),
-        owners=list(spec.owners),
-        metadata=definition_metadata(spec, "archived"),
-        kinds=kinds(spec, "archived"),
-        partitions_def=partitions_def(spec),
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        automation_condition=condition,
+        backfill_policy=IN_ONE_RUN,
+        **asset_options(spec, "archived", condition),
     )
     def archived(context: AssetExecutionContext, lake: LakeResource, progress: ProgressResource) -> None:
         partitions = partitions_of(context, spec)

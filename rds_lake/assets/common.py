@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
-from typing import Any
+from typing import Any, TypedDict
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -40,6 +40,9 @@ PREVIEW_ROWS = 5
 RETRIES = 3
 RETRY_SECONDS = 5
 """How often, and after how long, a step is tried again when its error may pass by itself; no other error is."""
+
+IN_ONE_RUN = dg.BackfillPolicy.single_run()
+"""A backfill over a range is one run: one query at the source, one transaction in the warehouse."""
 
 RDS_POOL = "rds"
 WAREHOUSE_POOL = "warehouse"
@@ -129,6 +132,31 @@ def hours_ahead_of_utc(zone: ZoneInfo) -> int:
     year = datetime.now(UTC).year
     offsets = [datetime(year, month, 1, tzinfo=zone).utcoffset() or timedelta() for month in range(1, 13)]
     return max(0, ceil(max(offsets) / timedelta(hours=1)))
+
+
+class AssetOptions(TypedDict):
+    """Arguments that Dagster's decorators and specs share."""
+
+    group_name: str
+    description: str
+    owners: list[str]
+    metadata: dict[str, Fact]
+    kinds: set[str]
+    partitions_def: dg.TimeWindowPartitionsDefinition | None
+    automation_condition: Condition
+
+
+def asset_options(spec: TableSpec, stage: Stage, condition: Condition) -> AssetOptions:
+    """What Dagster is told of every stage's asset in the same way."""
+    return {
+        "group_name": spec.table,
+        "description": description(spec, stage),
+        "owners": list(spec.owners),
+        "metadata": definition_metadata(spec, stage),
+        "kinds": kinds(spec, stage),
+        "partitions_def": partitions_def(spec),
+        "automation_condition": condition,
+    }
 
 
 def run_partitions(tags: Mapping[str, str], partitioning: Partitioning | None) -> list[str] | None:

@@ -4,14 +4,12 @@ import dagster as dg
 from dagster import AssetExecutionContext, MetadataValue
 
 from rds_lake.assets.common import (
+    IN_ONE_RUN,
     RDS_POOL,
     Batches,
     Condition,
-    definition_metadata,
-    description,
+    asset_options,
     failures,
-    kinds,
-    partitions_def,
     partitions_of,
     report,
 )
@@ -29,14 +27,8 @@ def landing_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinition:
     @dg.asset(
         name=name,
         deps=[spec.asset("raw")],
-        group_name=spec.table,
-        description=description(spec, "landing"),
-        owners=list(spec.owners),
-        metadata=definition_metadata(spec, "landing"),
-        kinds=kinds(spec, "landing"),
-        partitions_def=partitions_def(spec),
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        automation_condition=condition,
+        backfill_policy=IN_ONE_RUN,
+        **asset_options(spec, "landing", condition),
         pool=RDS_POOL,
     )
     def landing(

@@ -6,13 +6,11 @@ import dagster as dg
 from dagster import AssetExecutionContext, MetadataValue
 
 from rds_lake.assets.common import (
+    IN_ONE_RUN,
     Batches,
     Condition,
-    definition_metadata,
-    description,
+    asset_options,
     failures,
-    kinds,
-    partitions_def,
     partitions_of,
     report,
 )
@@ -38,20 +36,14 @@ def split_assets(spec: TableSpec, condition: Condition) -> dg.AssetsDefinition:
         name=f"{spec.table}_split",
         specs=[
             dg.AssetSpec(
-                spec.asset(stage),
+                key=spec.asset(stage),
                 deps=[spec.asset("landing")],
-                group_name=spec.table,
-                description=description(spec, stage),
-                owners=list(spec.owners),
-                metadata=definition_metadata(spec, stage),
-                kinds=kinds(spec, stage),
-                automation_condition=condition,
-                partitions_def=partitions_def(spec),
+                **asset_options(spec, stage, condition),
             )
             for stage in STAGES
         ],
         can_subset=True,
-        backfill_policy=dg.BackfillPolicy.single_run(),
+        backfill_policy=IN_ONE_RUN,
     )
     def split(
         context: AssetExecutionContext, rds: RdsResource, lake: LakeResource, progress: ProgressResource

@@ -7,15 +7,13 @@ import dagster as dg
 from dagster import AssetExecutionContext, MetadataValue
 
 from rds_lake.assets.common import (
+    IN_ONE_RUN,
     WAREHOUSE_POOL,
     Condition,
+    asset_options,
     column_lineage,
     column_schema,
-    definition_metadata,
-    description,
     failures,
-    kinds,
-    partitions_def,
     partitions_of,
 )
 from rds_lake.lake.keys import TableKeys
@@ -36,14 +34,8 @@ def warehouse_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinitio
     @dg.asset(
         name=name,
         deps=[spec.asset("staging")],
-        group_name=spec.table,
-        description=description(spec, "warehouse"),
-        owners=list(spec.owners),
-        metadata=definition_metadata(spec, "warehouse"),
-        kinds=kinds(spec, "warehouse"),
-        partitions_def=partitions_def(spec),
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        automation_condition=condition,
+        backfill_policy=IN_ONE_RUN,
+        **asset_options(spec, "warehouse", condition),
         pool=WAREHOUSE_POOL,
     )
     def loaded(

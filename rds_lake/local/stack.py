@@ -224,8 +224,6 @@ def _given_source(known: Secrets | None) -> str:
 
 def _launch(layout: Layout, *, ui: bool, source_url: str) -> Identity:
     """Start a supervisor; it goes to the background by itself."""
-    from rds_lake.local.supervisor import ALREADY_RUNNING
-
     root = project_root()
     environ = {name: value for name, value in os.environ.items() if name not in {SOURCE, process.MARK}}
     if source_url:
@@ -239,7 +237,7 @@ def _launch(layout: Layout, *, ui: bool, source_url: str) -> Identity:
         text=True,
         check=False,
     )
-    if answer.returncode not in {0, ALREADY_RUNNING}:
+    if answer.returncode not in {0, states.ALREADY_RUNNING}:
         raise LocalStackError(
             f"The supervisor could not be started: {answer.stderr.strip()[-500:]}.",
             "Install again: 'make clean', 'make'.",

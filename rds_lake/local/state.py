@@ -7,6 +7,9 @@ from typing import Any
 from rds_lake.local.layout import Layout, write_private
 from rds_lake.local.process import Identity
 
+ALREADY_RUNNING = 3
+"""Exit code of a supervisor that finds another one at work in its folder."""
+
 
 @dataclass
 class ServiceState:

@@ -25,9 +25,8 @@ from rds_lake.local.layout import Layout, keep_secrets
 from rds_lake.local.process import Identity, StoppedError
 from rds_lake.local.service import Service, Site
 from rds_lake.local.stack import environment
-from rds_lake.local.state import ServiceState, State
+from rds_lake.local.state import ALREADY_RUNNING, ServiceState, State
 
-ALREADY_RUNNING = 3  # exit code
 MOST_DEATHS, DEATHS_WINDOW = 5, 60.0  # so many within so many seconds: give up
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds before a restart; doubled with each death
 FOREIGN = ("AWS_", "PG", "MYSQL_", "MARIADB_")  # the user's own settings for other servers

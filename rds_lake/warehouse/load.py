@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 
 from rds_lake.errors import PermanentError, SpecError, TransientError
 from rds_lake.lake.keys import TableKeys
-from rds_lake.lake.manifest import Manifest
+from rds_lake.lake.manifest import Manifest, Manifests
 from rds_lake.lake.store import ObjectStore
 from rds_lake.spec import TableSpec
 from rds_lake.warehouse import ledger
 from rds_lake.warehouse.connection import Session, Warehouse
-from rds_lake.warehouse.statements import Target, forget, merge_windows, remember
+from rds_lake.warehouse.statements import FORGET_ROWS, READ_ECLIPSED, Target, forget, merge_windows, remember
 
 ATTEMPTS = 3
 """How often a load is tried when the connection breaks or another transaction is in the way."""
@@ -72,7 +72,7 @@ def load(
     copy_from = _write_load_manifest(store, spec, staged)
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return _attempt(warehouse, target, staged, copy_from, asked=attempt > 1)
+            return _attempt(warehouse, store, target, staged, copy_from, asked=attempt > 1)
         except TransientError as error:
             if attempt == ATTEMPTS:
                 raise
@@ -96,7 +96,13 @@ def _write_load_manifest(store: ObjectStore, spec: TableSpec, staged: Sequence[M
 
 
 def _attempt(
-    warehouse: Warehouse, target: Target, staged: Sequence[Manifest], copy_from: str | None, *, asked: bool
+    warehouse: Warehouse,
+    store: ObjectStore,
+    target: Target,
+    staged: Sequence[Manifest],
+    copy_from: str | None,
+    *,
+    asked: bool,
 ) -> Loaded:
     with warehouse.connect() as session:
         for statement in [*target.setup(), *target.create_incoming()]:
@@ -106,6 +112,9 @@ def _attempt(
             session.execute(target.lock())
             if asked and _already(session, target.spec, staged):
                 return Loaded(_count(session, target, staged), tuple(session.statements), copy_from, repeated=True)
+            if eclipsed := _eclipsed(session, store, target, staged):
+                staged = [*staged, *eclipsed]
+                copy_from = _write_load_manifest(store, target.spec, staged)
             if copy_from:
                 session.execute(target.copy(copy_from, warehouse.iam_role))
             _check_copied(session, target, staged)
@@ -132,6 +141,26 @@ def _already(session: Session, spec: TableSpec, staged: Sequence[Manifest]) -> b
     )
 
 
+def _eclipsed(session: Session, store: ObjectStore, target: Target, staged: Sequence[Manifest]) -> list[Manifest]:
+    """Loaded batches of other partitions with rows that the target does not hold, because it held newer ones.
+
+    A key whose cursor is moved back leaves one partition for an earlier one. When the earlier one is loaded first, its
+    row gives way to the newer one in the partition that the key has left; the load that takes that one away has to
+    bring the row back. Only where the source keeps the key unique: elsewhere rows give way for good.
+    """
+    if target.spec.partitioning is None or not all(manifest.source_unique for manifest in staged):
+        return []
+    loading = {manifest.partition for manifest in staged}
+    found = {
+        partition: batch
+        for partition, batch in session.execute(READ_ECLIPSED, (target.spec.table,))
+        if partition not in loading
+    }
+    present = Manifests(store, TableKeys.of(target.spec)).read_all("staging", sorted(found))
+    batches = [present[partition].manifest for partition in found if partition in present]
+    return [m for m in batches if m.batch == found[m.partition] and m.columns == target.columns]
+
+
 def _check_copied(session: Session, target: Target, staged: Sequence[Manifest]) -> None:
     [(copied,)] = session.execute(target.count_incoming())
     promised = sum(manifest.rows for manifest in staged)
@@ -150,6 +179,8 @@ def _exchange(session: Session, target: Target, staged: Sequence[Manifest]) -> N
         for window in merge_windows([partitioning.window(manifest.partition) for manifest in staged]):
             session.execute(target.delete_window(), tuple(window))
         if target.spec.key:
+            for start, rows in session.execute(target.count_older()):
+                session.execute(FORGET_ROWS, (rows, target.spec.table, partitioning.key(start)))
             session.execute(target.delete_older())
     session.execute(target.insert())
 

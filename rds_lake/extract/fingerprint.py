@@ -6,9 +6,11 @@ deletes all change it. Sums, not XOR: two equal rows would cancel each other out
 cursor values, because CRC32 is linear.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from rds_lake.extract.source import Connection, SourceTable, query
+from rds_lake.extract.types import Column
 from rds_lake.partitions import Partitioning, Unit, Window
 from rds_lake.spec import TableSpec
 from rds_lake.sql import quote
@@ -29,9 +31,9 @@ def version(count: int, checksum: int | None) -> str:
     return f"{count}-{int(checksum):x}" if count and checksum is not None else EMPTY
 
 
-def _checksum(columns: tuple[str, ...]) -> str:
+def _checksum(values: Iterable[str]) -> str:
     # QUOTE tells NULL from the text NULL, and keeps ('a,b') apart from ('a', 'b').
-    texts = ", ".join(f"QUOTE({quote(column, 'mysql')})" for column in columns)
+    texts = ", ".join(f"QUOTE({value})" for value in values)
     return f"COUNT(*), SUM(CRC32(CONCAT_WS(',', {texts})))"
 
 
@@ -43,9 +45,10 @@ def of_partitions(
         raise ValueError(f"{spec.table} has no cursor")
     cursor = quote(spec.cursor.column, "mysql")
     key = _KEY_SQL[partitioning.unit].format(cursor)
+    covered = [*(quote(column, "mysql") for column in spec.key), cursor]
     rows = query(
         connection,
-        f"SELECT {key} AS k, {_checksum((*spec.key, spec.cursor.column))} FROM {quote(spec.source_name, 'mysql')} "
+        f"SELECT {key} AS k, {_checksum(covered)} FROM {quote(spec.source_name, 'mysql')} "
         f"WHERE {cursor} >= %s AND {cursor} < %s GROUP BY k ORDER BY k",
         (window.lower, window.upper),
     )
@@ -54,9 +57,14 @@ def of_partitions(
 
 def of_table(connection: Connection, spec: TableSpec, table: SourceTable) -> str:
     """The fingerprint of a whole table, over all its columns."""
-    columns = tuple(column.name for column in table.columns)
-    [(count, checksum)] = query(connection, f"SELECT {_checksum(columns)} FROM {quote(spec.source_name, 'mysql')}")
+    values = map(_exact, table.columns)
+    [(count, checksum)] = query(connection, f"SELECT {_checksum(values)} FROM {quote(spec.source_name, 'mysql')}")
     return version(count, checksum)
+
+
+def _exact(column: Column) -> str:
+    name = quote(column.name, "mysql")
+    return f"{name} + 0e0" if column.type.lower().startswith("float") else name  # as text it has six digits only
 
 
 def rows_outside(connection: Connection, spec: TableSpec, first: datetime) -> tuple[int, int]:

@@ -158,7 +158,8 @@ class Source:
             name = quote(column, "mysql")
             rows = query(
                 connection,
-                f"SELECT DISTINCT CAST({name} AS CHAR) COLLATE utf8mb4_bin AS v FROM {quote(table, 'mysql')} "
+                # As bytes: any collation of MySQL's, even a binary one, takes texts for equal that differ in padding.
+                f"SELECT DISTINCT CAST(CAST({name} AS CHAR) AS BINARY) AS v FROM {quote(table, 'mysql')} "
                 f"WHERE {name} IS NOT NULL ORDER BY v",
             )
         if not rows:
@@ -166,7 +167,7 @@ class Source:
                 f"The lookup table '{table}' has no value in '{column}': every row would be discarded.",
                 "Fill it, or take the in_lookup rule out of the table's defs.yaml.",
             )
-        return tuple(row[0] for row in rows)
+        return tuple(row[0].decode() for row in rows)
 
     def append_fetch_details(self, log: str, table: str, last_fetched: datetime) -> None:
         """Append one row to the source's own log of extractions.

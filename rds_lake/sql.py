@@ -3,14 +3,14 @@
 Values are bound as parameters wherever the protocol allows it. `literal` is for the few places that take no parameter
 (COPY's options, a rule's constants inside a predicate).
 
-The MySQL and PostgreSQL drivers take `%s` for a parameter, and with it any other percent sign for a mistake; a name that
-goes through them has its percent signs doubled.
+The drivers of MySQL and PostgreSQL take `%s` for a parameter, and any other percent sign for a mistake; a name that goes
+through them has its percent signs doubled.
 """
 
 from typing import Literal
 
 Dialect = Literal["mysql", "redshift", "ansi"]
-"""`mysql` (for pymysql) quotes names with backticks, `redshift` (for psycopg2) and `ansi` (DuckDB) with double quotes."""
+"""`mysql` (pymysql) quotes names with backticks, `redshift` (psycopg2) and `ansi` (DuckDB) with double quotes."""
 
 
 def quote(name: str, dialect: Dialect = "ansi") -> str:

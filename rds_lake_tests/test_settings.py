@@ -12,7 +12,7 @@ from rds_lake import settings
 from rds_lake.errors import ConfigError
 from rds_lake.settings import DatabaseUrl, parse_database_url, required
 
-SECRET = "s3cr3t-W0rd"  # noqa: S105 - a made-up one
+SECRET = "s3cr3t-W0rd"
 VARIABLE = "RDS_LAKE_SOURCE_URL"
 
 

@@ -19,6 +19,7 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PART
 from rds_lake.assets.raw import SPEC_METADATA
 from rds_lake.checks import raw_result
 from rds_lake.errors import ConfigError, RdsLakeError, SpecError
+from rds_lake.event_log import open_dagster_instance
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifests
 from rds_lake.plan import Observation, Plan, decide, examine, observe, out_of_step
@@ -103,7 +104,7 @@ def open_instance() -> DagsterInstance:
             "DAGSTER_HOME is not set, so there is no place to record what was done.",
             "Start the local stack with 'rds-lake up', or set it to the folder that holds dagster.yaml.",
         )
-    return DagsterInstance.get()
+    return open_dagster_instance()
 
 
 class Sync:

@@ -68,6 +68,7 @@ class Splitter:
         self._keys = TableKeys.of(spec)
         self._lookup_values = lookup_values
         self._engine = Lock()
+        self._checked: list[pa.Schema] = []
         self._database = duckdb.connect(config={"threads": 2, "preserve_insertion_order": True})
         fill_lookups(self._database, compile_rules(spec, (), source_unique=True), lookup_values)
 
@@ -134,8 +135,9 @@ class Splitter:
             return
         with self._engine:  # one query at a time: DuckDB calls back into Python for the rows
             connection = self._database
-            connection.register("landed", pa.Table.from_batches([], marked))
-            _check_rules(connection, rules, landed.table)
+            if marked not in self._checked:
+                _check_rules(connection, rules, landed.table, marked)
+                self._checked.append(marked)
             reader = pa.RecordBatchReader.from_batches(marked, chain([first], rows))
             connection.register("landed", reader)
             try:
@@ -166,7 +168,9 @@ def needed_lookups(spec: TableSpec) -> tuple[Lookup, ...]:
     return compile_rules(spec, (), source_unique=True).lookups
 
 
-def _check_rules(connection: duckdb.DuckDBPyConnection, rules: CompiledRules, table: str) -> None:
+def _check_rules(connection: duckdb.DuckDBPyConnection, rules: CompiledRules, table: str, schema: pa.Schema) -> None:
+    """Try each rule on no rows, so that one that cannot be applied is named."""
+    connection.register("landed", pa.Table.from_batches([], schema))
     for rule in rules.rules:
         try:
             connection.execute(f"SELECT {rule.condition} FROM landed").fetchall()

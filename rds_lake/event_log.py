@@ -1,0 +1,90 @@
+"""Dagster's own records, kept quickly: its SQLite event log with connections that stay open.
+
+A first load records some thousand events (a planned and a done one per partition and asset), and the stock storage
+opens and closes a database for each. Same files, same content, readable by every other Dagster process; used by
+`rds-lake sync`, and only where dagster.yaml names no other storage. Whether a partition is done is not asked here but
+of the ledger, so `synchronous=NORMAL` (safe when a process dies, not when the power fails) risks no promise.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from dagster import DagsterInstance
+from dagster._core.instance import InstanceRef
+from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._serdes import ConfigurableClassData
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine, create_engine
+from sqlalchemy.pool import StaticPool
+
+KEPT = 8
+"""Databases kept open: there is one per run and one for the index; a sync works on few runs at a time."""
+
+BUSY_SECONDS = 60
+
+INDEX = "index"
+
+
+class OpenSqliteEventLogStorage(SqliteEventLogStorage):
+    """Dagster's SQLite event log with one connection per database that stays open, used under its own lock."""
+
+    def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+        self._engines: dict[str, Engine] = {}
+        super().__init__(base_dir, inst_data)
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> "OpenSqliteEventLogStorage":
+        """The storage for a configuration with `base_dir`."""
+        return cls(inst_data=inst_data, **config_value)
+
+    @contextmanager
+    def _connect(self, shard: str) -> Iterator[Connection]:
+        with self._db_lock:
+            engine = self._engine(shard)
+            if shard not in self._initialized_dbs:
+                self._initdb(engine)
+                self._initialized_dbs.add(shard)
+            with engine.connect() as connection, connection.begin():
+                yield connection
+
+    def _engine(self, shard: str) -> Engine:
+        if shard not in self._engines:
+            for old in [name for name in self._engines if name != INDEX][: len(self._engines) - KEPT + 1]:
+                self._engines.pop(old).dispose()
+            self._engines[shard] = create_engine(
+                self.conn_string_for_shard(shard),
+                poolclass=StaticPool,
+                connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+            )
+            event.listen(self._engines[shard], "connect", _relax)
+        return self._engines[shard]
+
+    def dispose(self) -> None:
+        """Close all connections."""
+        for engine in self._engines.values():
+            engine.dispose()
+        self._engines.clear()
+        super().dispose()
+
+
+def _relax(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's own connection
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def open_dagster_instance() -> DagsterInstance:
+    """The instance at `DAGSTER_HOME`, with the quick event log unless its dagster.yaml names a storage."""
+    home = os.environ["DAGSTER_HOME"]
+    reference = InstanceRef.from_dir(home)
+    stock = reference.event_storage_data
+    if stock is not None and stock.class_name == SqliteEventLogStorage.__name__:
+        config = {
+            "module": __name__,
+            "class": OpenSqliteEventLogStorage.__name__,
+            "config": dict(stock.config_dict),
+        }
+        reference = InstanceRef.from_dir(home, overrides={"event_log_storage": config})
+    return DagsterInstance.from_ref(reference)

@@ -1,0 +1,202 @@
+"""The documentation keeps up with the code: commands, variables, YAML keys, manifest fields, links and examples."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+import pytest
+import typer.main
+import yaml
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from rds_lake import settings
+from rds_lake.cli import app
+from rds_lake.extract.types import Column
+from rds_lake.lake.manifest import File, Manifest
+from rds_lake.quality.rules import compile_rules
+from rds_lake.quality.split import DISCARDED_FIELDS
+from rds_lake.spec import Rule, TableSpec
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+README, TABLES, MANIFEST = (ROOT / name for name in ("README.md", "docs/tables.md", "docs/manifest.md"))
+COMPONENT = "type: rds_lake.components.TablePipeline"
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+RULES = {get_args(kind.model_fields["rule"].annotation)[0]: kind for kind in get_args(get_args(Rule)[0])}
+
+
+def text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def table_rows(markdown: str) -> dict[str, list[str]]:
+    """The rows of all Markdown tables whose first cell is one word in backticks: that word, and the other cells."""
+    rows = {}
+    for line in markdown.splitlines():
+        found = re.match(r"\| `([^`]+)` \|(.*)\|$", line)
+        if found:
+            rows[found.group(1)] = [cell.strip().strip("`") for cell in found.group(2).split("|")]
+    return rows
+
+
+def section(markdown: str, heading: str) -> str:
+    """What stands below a heading, up to the next one of the same or a higher level."""
+    level = heading.index(" ")
+    body = markdown.split(f"\n{heading}\n", 1)[1]
+    return re.split(rf"^#{{1,{level}}} ", body, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def blocks(language: str) -> list[tuple[Path, str]]:
+    found = re.compile(rf"^```{language}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+    return [(page, block) for page in PAGES for block in found.findall(text(page))]
+
+
+def default_of(field: Any) -> str:
+    """A model field's default, as the documentation writes it."""
+    value = field.default_factory() if field.default_factory else field.default
+    if value is PydanticUndefined:
+        return "required"
+    if isinstance(value, BaseModel):
+        return "see below"
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value or "empty")
+
+
+def models_in(annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
+    """The models of a field's type, each with what stands between the field's name and their keys."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield ".", annotation
+    elif get_origin(annotation) is dict:
+        yield ".<name>.", get_args(annotation)[1]
+    elif isinstance(annotation, UnionType):
+        for part in get_args(annotation):
+            yield from models_in(part)
+
+
+def yaml_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every key that a model's YAML may have, with its default; rules are documented apart."""
+    for name, field in model.model_fields.items():
+        key = prefix + (field.alias or name)
+        yield key, default_of(field)
+        for between, inner in models_in(field.annotation):
+            yield from yaml_keys(inner, key + between)
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_readme_names_every_command_with_its_options(name):
+    row = next((line for line in text(README).splitlines() if line.startswith(f"| `rds-lake {name}")), "")
+    assert row, f"no row for rds-lake {name}"
+    for parameter in COMMANDS[name].params:
+        if parameter.param_type_name == "option" and parameter.name != "help":
+            words = [*parameter.opts, *parameter.secondary_opts]
+            assert any(word in row for word in words), f"{words} of rds-lake {name} are not documented"
+
+
+def test_docs_name_no_command_that_is_not_there():
+    named = {word for page in PAGES for word in re.findall(r"`(?:\.venv/bin/)?rds-lake ([a-z]+)", text(page))}
+    assert named == set(COMMANDS)
+
+
+def test_readme_names_every_make_target_that_it_uses():
+    targets = set(re.findall(r"^(\w+):.*## ", text(ROOT / "Makefile"), re.MULTILINE))
+    used = set(re.findall(r"`make (\w+)", text(README)))
+    assert {"demo", "test"} <= used <= targets
+
+
+@pytest.mark.parametrize("variable", sorted(settings.VARIABLES))
+def test_readme_lists_every_variable_with_its_default(variable):
+    default, *_ = table_rows(section(text(README), "## Configuration"))[variable]
+    if variable in settings.DEFAULTS:
+        assert default == settings.DEFAULTS[variable]
+
+
+def test_docs_name_no_variable_that_is_not_there():
+    named = {word for page in PAGES for word in re.findall(r"\bRDS_LAKE_[A-Z_]+\b", text(page))}
+    assert named == set(settings.VARIABLES)
+
+
+def test_every_yaml_key_is_documented_with_its_default():
+    documented = {key: cells[1] for key, cells in table_rows(section(text(TABLES), "## Keys")).items()}
+    assert documented == dict(yaml_keys(TableSpec))
+
+
+@pytest.mark.parametrize("kind", sorted(RULES))
+def test_every_rule_is_documented_with_its_keys_and_defaults(kind):
+    documented = {key: cells[1] for key, cells in table_rows(section(text(TABLES), f"### `{kind}`")).items()}
+    assert documented == dict(yaml_keys(RULES[kind]))
+
+
+def test_implied_rules_are_documented():
+    implied = table_rows(section(text(TABLES), "### Rules that are implied"))
+    with_key, without = TableSpec(table="t", key=("id",)), TableSpec(table="t")
+    made = [*compile_rules(with_key, ("id",), source_unique=False).rules]
+    made += compile_rules(without, ("id",), source_unique=False).rules
+    assert {rule.label.replace("_id", "_<key>") for rule in made} == set(implied)
+
+
+def test_what_a_discarded_row_carries_is_documented():
+    documented = table_rows(section(text(TABLES), "## Rules"))
+    assert {field.name for field in DISCARDED_FIELDS} <= set(documented)
+
+
+def test_every_manifest_field_is_documented():
+    manifest = Manifest("t", "staging", "p", "b", (File("k", 1, 1, "s"),), (Column("c", "int"),), "1-a", "f")
+    stored = json.loads(manifest.to_json("lake"))
+    assert set(table_rows(section(text(MANIFEST), "## Fields"))) == set(json_fields(stored))
+
+
+def json_fields(value: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, inner in value.items():
+        children = inner[0] if isinstance(inner, list) else inner
+        path = f"{prefix}{name}" + ("[]" if isinstance(inner, list) else "")
+        if name != "meta":  # its fields say what it is
+            yield prefix + name
+        if isinstance(children, dict):
+            yield from json_fields(children, path + ".")
+
+
+def test_the_manifest_example_is_one():
+    [(_, example)] = blocks("json")
+    manifest = Manifest.from_json(example.encode(), "lake", "the example")
+    assert manifest.rows == json.loads(example)["rows"]
+    assert json.loads(manifest.to_json("lake")) == json.loads(example)
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", text(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_relative_links_resolve(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", text(page)):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name} links to {link}"
+        assert not anchor or anchor in anchors(target), f"{page.name} links to {link}"
+
+
+def test_yaml_examples_validate():
+    examples = [(page, block) for page, block in blocks("yaml") if block.startswith(COMPONENT)]
+    assert {page for page, _ in examples} >= {README, TABLES}
+    for _, block in examples:
+        TableSpec.model_validate(yaml.safe_load(block)["attributes"])
+
+
+def test_the_full_example_has_every_key_and_every_rule():
+    block = next(block for page, block in blocks("yaml") if page == TABLES and block.startswith(COMPONENT))
+    attributes = yaml.safe_load(block)["attributes"]
+    assert {rule["rule"] for rule in attributes["rules"]} == set(RULES)
+    assert set(attributes) == {key for key, _ in yaml_keys(TableSpec) if "." not in key}
+
+
+def test_python_examples_are_python():
+    for page, block in blocks("python"):
+        compile(block, str(page), "exec")

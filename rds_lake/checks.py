@@ -4,6 +4,7 @@ A check looks at the partitions of its run; run alone, at all of them. Blocking 
 archive and the warehouse) from going on.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -125,7 +126,8 @@ def _rule_result(asset: str, rows: int, report: RuleReport, severity: AssetCheck
     facts: dict[str, Any] = {"rows": rows, "rows that break it": report.broken}
     if report.broken:
         worst = ", ".join(f"{_shown(value)} ({count:,})" for value, count in report.values[:3])
-        found = f"{report.broken:,} of {rows:,} rows break {report.label}" + (f": {worst}, ..." if worst else "")
+        more = ", ..." if len(report.values) > 3 else ""
+        found = f"{report.broken:,} of {rows:,} rows break {report.label}" + (f": {worst}{more}" if worst else "")
         facts["distinct bad values shown"] = len(report.values)
         if report.values:
             records = [dg.TableRecord({"value": _shown(value), "rows": count}) for value, count in report.values]
@@ -241,8 +243,8 @@ def schema_result(spec: TableSpec, landed: Sequence[Manifest]) -> AssetCheckResu
 
 def _same_type(declared: str, present: str) -> bool:
     """Types are equal with or without the display width that older servers add to integers."""
-    plain = [text.lower().replace(" ", "") for text in (declared, present)]
-    return plain[0] == plain[1] or (plain[0].endswith("int") and plain[1].split("(")[0] == plain[0])
+    plain = [re.sub(r"int\(\d+\)", "int", text.lower()).replace(" ", "") for text in (declared, present)]
+    return plain[0] == plain[1]
 
 
 def _in_step_check(spec: TableSpec) -> dg.AssetChecksDefinition:

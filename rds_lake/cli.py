@@ -68,7 +68,7 @@ def status() -> None:
         colour = "green" if row.state == "up" else "red"
         note = f" ({row.note})" if row.note else ""
         table.add_row(row.title, f"[{colour}]{row.state}[/]{escape(note)}", str(row.pid or ""), row.address)
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True) if sys.stdout.isatty() else Console(width=WIDTH, soft_wrap=True)
     if table.row_count:
         console.print(table)
         console.print(f"Logs: {home / 'logs'}", highlight=False)
@@ -163,12 +163,19 @@ def _sync(tables: list[str], since: datetime | None, until: datetime | None, *, 
 
 def _use_local_stack() -> None:
     """Use the local stack for whatever the environment does not name, if there is one."""
-    if os.environ.get(SOURCE):
-        return
+    from rds_lake.errors import LocalStackError
     from rds_lake.local import stack
 
-    for name, value in stack.environment(settings.home()).items():
-        os.environ.setdefault(name, value)
+    given = os.environ.get(SOURCE)
+    try:
+        local = stack.environment(settings.home())
+    except LocalStackError:
+        if given:
+            return
+        raise
+    if given in {None, "", local[SOURCE]}:
+        for name, value in local.items():
+            os.environ.setdefault(name, value)
 
 
 def _wait_for_interrupt() -> None:

@@ -133,9 +133,9 @@ class Plan:
     """What has to be done.
 
     Attributes:
-        land: partitions whose source changed: extract, then everything after it.
-        resume: partitions whose source did not change, but which a crash or a changed rule left behind: split, then
-            everything after it.
+        land: partitions whose present state never reached the ledger: extract, then everything after it. Rows that
+            were landed already are recognised, and their batch is kept.
+        resume: partitions that are loaded, but by other rules than now, or not archived: split, then everything after.
     """
 
     land: tuple[str, ...]
@@ -147,27 +147,23 @@ class Plan:
         return not self.land and not self.resume
 
 
-def decide(fingerprints: Mapping[str, str], standing: Standing, landed: Mapping[str, str]) -> Plan:
+def decide(fingerprints: Mapping[str, str], standing: Standing) -> Plan:
     """Compare the source with lake and warehouse.
 
     Args:
         fingerprints: the source's fingerprints.
         standing: what lake and warehouse hold.
-        landed: for the partitions that are out of step, the fingerprint of what is landed, if anything is.
     """
-    behind = out_of_step(fingerprints, standing)
-    land = tuple(sorted(key for key in behind if landed.get(key) != fingerprints[key]))
-    return Plan(land, tuple(sorted(behind - set(land))))
-
-
-def out_of_step(fingerprints: Mapping[str, str], standing: Standing) -> set[str]:
-    """The observed partitions that are not loaded as the source has them now, by the rules as they are now."""
-    return {
+    land = {
         key
         for key, fingerprint in fingerprints.items()
         if key not in standing.complete
-        or key in standing.unarchived
         or (entry := standing.loaded.get(key)) is None
         or entry.fingerprint != fingerprint
-        or entry.rules != standing.rules
     }
+    resume = {
+        key
+        for key in fingerprints.keys() - land
+        if key in standing.unarchived or standing.loaded[key].rules != standing.rules
+    }
+    return Plan(tuple(sorted(land)), tuple(sorted(resume)))

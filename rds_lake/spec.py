@@ -8,7 +8,7 @@ columns is checked by `TableSpec.check_columns` when they are known.
 import re
 from collections.abc import Sequence
 from datetime import date
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
 import pyarrow as pa
@@ -91,6 +91,13 @@ class AcceptedValues(_ColumnRule):
     rule: Literal["accepted_values"]
     values: tuple[str | int | float, ...] = Field(min_length=1)
 
+    @field_validator("values", mode="before")
+    @classmethod
+    def _no_booleans(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the YAML holds
+        if isinstance(value, list) and any(isinstance(item, bool) for item in value):
+            raise ValueError("a value is true or false, which YAML makes of ON, OFF, YES and NO: put it in quotes")
+        return value
+
 
 class NotNull(_Rule):
     """The value is not NULL."""
@@ -154,6 +161,8 @@ class SqlRule(_Rule):
     where: str
 
 
+RESERVED_LABELS = frozenset({"unique_key", "accounted_for", "schema_as_declared", "duplicate_key", "duplicate_row"})
+
 Rule = Annotated[
     InLookup | AcceptedValues | NotNull | Unique | Matches | Between | SqlRule, Field(discriminator="rule")
 ]
@@ -214,6 +223,12 @@ class TableSpec(_Model):
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
             raise ValueError(f"two rules are called {twice[0]}: give one of them a name")
+        for rule in value:
+            if not re.fullmatch(r"[A-Za-z0-9_]+", rule.label):
+                raise ValueError(f"'{rule.label}' is no name for a rule: give it one of letters, digits and _")
+            implied = rule.label.startswith("not_null_") and rule.rule != "not_null"
+            if implied or rule.label in RESERVED_LABELS:
+                raise ValueError(f"the name {rule.label} belongs to a check that every table has: choose another one")
         return value
 
     @model_validator(mode="after")

@@ -3,8 +3,8 @@
 Values are bound as parameters wherever the protocol allows it. `literal` is for the few places that take no parameter
 (COPY's options, a rule's constants inside a predicate).
 
-The drivers of MySQL and PostgreSQL take `%s` for a parameter, and any other percent sign for a mistake; a name that goes
-through them has its percent signs doubled.
+The drivers of MySQL and PostgreSQL take `%s` for a parameter, and any other percent sign for a mistake; a name that
+goes through them has its percent signs doubled.
 """
 
 from typing import Literal

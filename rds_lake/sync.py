@@ -20,9 +20,7 @@ from rds_lake.assets.raw import SPEC_METADATA
 from rds_lake.checks import raw_result
 from rds_lake.errors import ConfigError, RdsLakeError, SpecError
 from rds_lake.event_log import open_dagster_instance
-from rds_lake.lake.keys import TableKeys
-from rds_lake.lake.manifest import Manifests
-from rds_lake.plan import Observation, Plan, decide, examine, observe, out_of_step
+from rds_lake.plan import Observation, Plan, decide, examine, observe
 from rds_lake.resources.services import LakeResource, RdsResource, WarehouseResource
 from rds_lake.spec import Stage, TableSpec
 
@@ -138,11 +136,16 @@ class Sync:
             spec: the table's YAML.
             since: only partitions from the one that holds this moment on.
             until: only partitions that begin before this moment.
+
+        Raises:
+            ConfigError: a variable is missing or wrong; any other error is in the result.
         """
         started = time.monotonic()
         result = TableResult(spec.table)
         try:
             self._do(spec, result, since, until)
+        except ConfigError:
+            raise  # no table can be done with it
         except RdsLakeError as error:
             result.error = str(error)
         result.seconds = time.monotonic() - started
@@ -155,7 +158,9 @@ class Sync:
         result.partitions = len(plan.land) + len(plan.resume)
         self._record_observation(spec, seen, plan)
         for stages, partitions in ((CHAIN, plan.land), (CHAIN[1:], plan.resume)):
-            for first, last in _ranges(spec, partitions):
+            # The newest first: a row that was updated leaves an old partition for a newer one, and must not be
+            # missing from the warehouse between the two loads.
+            for first, last in reversed(_ranges(spec, partitions)):
                 self._run(spec, stages, first, last, result)
                 if result.error:
                     return
@@ -164,9 +169,7 @@ class Sync:
         source, store = RdsResource().source(), self._lake.store()
         seen = observe(source, store, spec, since, until)
         standing = examine(source, store, WarehouseResource().warehouse(), spec, seen.table)
-        behind = out_of_step(seen.fingerprints, standing)
-        landed = Manifests(store, TableKeys.of(spec)).read_all("landing", sorted(behind))
-        return seen, decide(seen.fingerprints, standing, {k: v.manifest.fingerprint for k, v in landed.items()})
+        return seen, decide(seen.fingerprints, standing)
 
     def _record_source_check(self, spec: TableSpec, seen: Observation, result: TableResult) -> None:
         found = raw_result(spec, seen.before_start, seen.without_cursor)

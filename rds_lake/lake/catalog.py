@@ -103,8 +103,8 @@ class Catalog:
             except self.client.exceptions.EntityNotFoundException:
                 self._create(wanted)
                 return
-            if any(present.get(name) != value for name, value in wanted.items()):
-                self.client.update_table(DatabaseName=self.database, TableInput=wanted)  # type: ignore[arg-type]
+            if not covers(present, wanted):
+                self.client.update_table(DatabaseName=self.database, TableInput=wanted, SkipArchive=True)  # type: ignore[arg-type]
 
     def _create(self, wanted: dict[str, Any]) -> None:
         exists = self.client.exceptions.AlreadyExistsException
@@ -168,6 +168,15 @@ class Catalog:
                     "Check the table in the Glue console, then materialise the partition again.",
                 )
         return [{"PartitionValues": ["?"], **error} for error in errors]
+
+
+def covers(present: Any, wanted: Any) -> bool:  # noqa: ANN401 - any JSON value
+    """Whether an answer of Glue says all that is wanted; it adds fields of its own to what it was given."""
+    if isinstance(wanted, Mapping):
+        return isinstance(present, Mapping) and all(covers(present.get(k), v) for k, v in wanted.items())
+    if isinstance(wanted, list):
+        return isinstance(present, list) and len(present) == len(wanted) and all(map(covers, present, wanted))
+    return bool(present == wanted)
 
 
 def publish(

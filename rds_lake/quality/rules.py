@@ -95,12 +95,11 @@ def compile_rules(spec: TableSpec, columns: tuple[str, ...], *, source_unique: b
         source_unique: whether the source itself keeps the key unique, which saves looking for repetitions.
     """
     rules: list[Rule] = list(spec.rules)
-    labels = {rule.label for rule in rules}
     not_null = {rule.column for rule in rules if isinstance(rule, NotNull)}
     rules += [
         NotNull(rule="not_null", column=column, name=f"not_null_{column}")
         for column in spec.key
-        if column not in not_null and f"not_null_{column}" not in labels
+        if column not in not_null
     ]
     if not source_unique:
         name = "duplicate_key" if spec.key else "duplicate_row"

@@ -31,6 +31,9 @@ FILE_BYTES = 256 * MIB
 READ_ROWS = 65_536
 """Rows of one batch that is read back."""
 
+CSV_BLOCK_BYTES = 16 * MIB
+"""What the CSV reader takes at a time; a row must not be longer."""
+
 
 class _Writer(Protocol):
     def write_batch(self, batch: pa.RecordBatch) -> None: ...
@@ -158,7 +161,9 @@ def _csv_batches(content: IO[bytes], schema: pa.Schema) -> Iterator[pa.RecordBat
     types: Mapping[str, pa.DataType] = {field.name: field.type for field in schema}
     reader = pa.csv.open_csv(
         content,
-        parse_options=pa.csv.ParseOptions(newlines_in_values=True),
+        read_options=pa.csv.ReadOptions(block_size=CSV_BLOCK_BYTES),
+        # An empty line is a row: the NULL of a table with one column.
+        parse_options=pa.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
         convert_options=pa.csv.ConvertOptions(
             column_types=types, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False
         ),

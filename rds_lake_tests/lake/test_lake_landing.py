@@ -1,0 +1,136 @@
+"""Landing: one pass over the source, cut into partitions without losing or doubling a row."""
+
+import itertools
+from datetime import date, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rooms import bounded, daily, record_batch, table_spec
+
+from rds_lake.errors import SpecError
+from rds_lake.extract.snapshot import open_snapshot
+from rds_lake.extract.types import Column, arrow_schema
+from rds_lake.lake.keys import TableKeys
+from rds_lake.lake.landing import by_partition, land
+from rds_lake.lake.manifest import Manifests
+from rds_lake.partitions import Partitioning
+
+START = datetime(2023, 12, 30)  # noqa: DTZ001 - the cursor's clock
+SCHEMA = arrow_schema((Column("id", "int(11)", nullable=False), Column("at", "datetime(6)")))
+
+moments = st.integers(0, 40 * 24 * 3600 * 10).map(lambda tenths: START + timedelta(seconds=tenths / 10))
+edges = st.sampled_from([START + timedelta(days=n) - timedelta(microseconds=m) for n in range(1, 5) for m in (0, 1)])
+
+
+@bounded(150)
+@given(
+    st.sampled_from(["hour", "day", "week", "month"]),
+    st.lists(moments | edges, max_size=60).map(sorted),
+    st.lists(st.integers(0, 60), max_size=12),
+)
+def test_cutting_a_sorted_stream_loses_and_doubles_nothing(unit, cursors, cuts):
+    partitioning = Partitioning.of(unit, date(2023, 12, 1))
+    rows = list(enumerate(cursors))
+    bounds = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
+    pieces = [rows[left:right] for left, right in itertools.pairwise(bounds)]
+    batches = [record_batch(piece, SCHEMA) for piece in pieces if piece]
+    found = {}
+    for partition, parts in by_partition(batches, "at", partitioning):
+        assert partition not in found
+        found[partition] = [tuple(row.values()) for part in parts for row in part.to_pylist()]
+    assert [row for part in found.values() for row in part] == rows
+    assert all(partitioning.key(moment) == partition for partition, part in found.items() for _, moment in part)
+
+
+def test_a_date_can_be_the_cursor():
+    schema = arrow_schema((Column("id", "int(11)"), Column("at", "date")))
+    batch = record_batch([(1, date(2024, 1, 1)), (2, date(2024, 1, 1)), (3, date(2024, 1, 3))], schema)
+    cut = by_partition([batch], "at", Partitioning.of("day", date(2024, 1, 1)))
+    assert [(key, sum(part.num_rows for part in parts)) for key, parts in cut] == [("2024-01-01", 2), ("2024-01-03", 1)]
+
+
+# --- from the source -------------------------------------------------------------------------------------------------
+
+COLUMNS = "id INT PRIMARY KEY, at DATETIME(6), v VARCHAR(20), KEY (at)"
+DAYS = ["2024-01-01", "2024-01-02", "2024-01-03", "2024-01-05"]
+
+
+def lines():
+    return [(n, f"2024-01-0{1 + n % 3} 00:00:0{n % 10}.{n:06}", f"v{n}" if n % 4 else None) for n in range(30)]
+
+
+def landed(rooms, spec, partitions):
+    with open_snapshot(rooms.source, spec) as snapshot:
+        return land(snapshot, rooms.store, partitions)
+
+
+def test_each_partition_gets_its_rows_fingerprint_and_fence_and_an_empty_one_no_file(rooms, mysql_table):
+    table = mysql_table(COLUMNS, rows=lines())
+    spec = daily(table)
+    told = []
+    with open_snapshot(rooms.source, spec) as snapshot:
+        fingerprints = snapshot.fingerprints()
+        found = land(snapshot, rooms.store, DAYS, told.append)
+    manifests = Manifests(rooms.store, TableKeys.of(spec))
+    assert list(found) == DAYS
+    for day, item in found.items():
+        assert item.new
+        assert manifests.require("landing", day).manifest == item.manifest
+        assert item.manifest.fingerprint == fingerprints.get(day, "0")
+        assert datetime.fromisoformat(item.manifest.fence).replace(tzinfo=None) == snapshot.fence.at
+        assert item.manifest.source_unique
+        plain = rooms.sql(f"SELECT * FROM {table} WHERE DATE(at) = '{day}' ORDER BY at, id")
+        assert rooms.rows(item.manifest) == list(plain)
+    assert found["2024-01-05"].manifest.files == ()
+    assert max(told) == len(DAYS)
+
+
+def test_landing_again_what_has_not_changed_is_not_new(rooms, mysql_table):
+    table = mysql_table(COLUMNS, rows=lines())
+    spec = daily(table)
+    first = landed(rooms, spec, DAYS)
+    keys = rooms.keys(f"{table}/")
+    again = landed(rooms, spec, DAYS)
+    assert not any(item.new for item in again.values())
+    assert {day: item.manifest.batch for day, item in again.items()} == {
+        day: item.manifest.batch for day, item in first.items()
+    }
+    assert rooms.keys(f"{table}/") == keys
+
+
+def test_only_the_changed_partition_is_new_and_a_moved_row_changes_two(rooms, mysql_table):
+    table = mysql_table(COLUMNS, rows=lines())
+    spec = daily(table)
+    landed(rooms, spec, DAYS)
+    rooms.sql(f"UPDATE {table} SET v = 'changed', at = at + INTERVAL 1 SECOND WHERE id = 3")
+    assert [day for day, item in landed(rooms, spec, DAYS).items() if item.new] == ["2024-01-01"]
+    rooms.sql(f"UPDATE {table} SET at = '2024-01-05 12:00:00' WHERE id = 4")
+    found = landed(rooms, spec, DAYS)
+    assert [day for day, item in found.items() if item.new] == ["2024-01-02", "2024-01-05"]
+    assert sum(item.manifest.rows for item in found.values()) == 30
+
+
+def test_a_partition_whose_rows_are_all_gone_is_landed_empty(rooms, mysql_table):
+    table = mysql_table(COLUMNS, rows=lines())
+    spec = daily(table)
+    landed(rooms, spec, DAYS)
+    rooms.sql(f"DELETE FROM {table} WHERE DATE(at) = '2024-01-02'")
+    item = landed(rooms, spec, ["2024-01-02"])["2024-01-02"]
+    assert (item.new, item.manifest.rows, item.manifest.fingerprint) == (True, 0, "0")
+
+
+def test_a_table_without_a_cursor_is_landed_in_full(rooms, mysql_table):
+    table = mysql_table("id INT, v VARCHAR(20)", rows=[(2, "b"), (1, "a"), (1, "a")])
+    spec = table_spec(table, key=["id"])
+    item = landed(rooms, spec, ["all"])["all"]
+    assert rooms.rows(item.manifest) == [(1, "a"), (1, "a"), (2, "b")]
+    assert not item.manifest.source_unique
+    assert not landed(rooms, spec, ["all"])["all"].new
+
+
+def test_a_format_that_cannot_carry_a_column_is_refused_before_anything_is_read(rooms, mysql_table):
+    spec = table_spec(mysql_table("id INT, v BLOB"), landing={"format": "csv"})
+    with pytest.raises(SpecError, match="'v' is binary"):
+        landed(rooms, spec, ["all"])
+    assert rooms.keys(f"{spec.table}/") == []

@@ -1,0 +1,213 @@
+"""Keys and manifests: an interface that users' scripts lean on, and the commit point."""
+
+import json
+
+import pytest
+from rooms import FENCE, daily, refit, table_spec
+
+from rds_lake.errors import ConfigError, PermanentError
+from rds_lake.extract.types import Column
+from rds_lake.lake import store as stores
+from rds_lake.lake.keys import TableKeys
+from rds_lake.lake.manifest import File, Manifest, Manifests
+from rds_lake.lake.store import ConflictError, ObjectStore, side_by_side
+
+COLUMNS = (Column("id", "int(11)", nullable=False), Column("at", "datetime"))
+FILES = (File("orders/staging/p/a.parquet", 10, 2, "aa"), File("orders/staging/p/b.parquet", 20, 3, "bb"))
+MANIFEST = Manifest(
+    table="orders",
+    stage="staging",
+    partition="2024-01-01",
+    batch="0123",
+    files=FILES,
+    columns=COLUMNS,
+    fingerprint="5-abc",
+    fence=FENCE,
+    parent="landed-1",
+    rules="feed",
+    details={"valid_status": 3},
+    source_unique=True,
+)
+
+
+# --- where things lie ------------------------------------------------------------------------------------------------
+
+
+def test_keys_are_those_of_the_design():
+    keys = TableKeys.of(daily("orders", cursor={"column": "changed"}))
+    assert keys.part("staging", "2024-01-01", "b1", 0, "parquet") == (
+        "orders/staging/changed_day=2024-01-01/batch=b1/part-00000.parquet"
+    )
+    assert keys.manifest("staging", "2024-01-01") == "orders/_manifests/staging/2024-01-01.json"
+    assert keys.partition_of(keys.manifest("staging", "2024-01-01T05")) == "2024-01-01T05"
+
+
+def test_a_table_without_partitions_has_no_partition_folder():
+    keys = TableKeys.of(table_spec("customers"))
+    assert keys.part("landing", "all", "b1", 12, "csv") == "customers/landing/batch=b1/part-00012.csv"
+    assert keys.manifest("landing", "all") == "customers/_manifests/landing/all.json"
+
+
+def test_no_prefix_of_a_table_matches_another_tables_keys():
+    one, other = TableKeys.of(daily("orders")), TableKeys.of(daily("orders_archive"))
+    for prefix in (one.stage("landing"), one.partition("landing", "2024-01-0"), one.manifests("landing")):
+        assert prefix.endswith("/")
+        assert not other.part("landing", "2024-01-01", "b", 0, "parquet").startswith(prefix)
+        assert not other.manifest("landing", "2024-01-01").startswith(prefix)
+    assert not one.part("landing", "2024-01-01", "b10", 0, "x").startswith(one.batch("landing", "2024-01-01", "b1"))
+
+
+# --- the format ------------------------------------------------------------------------------------------------------
+
+
+def test_a_manifest_has_exactly_the_documented_fields():
+    assert json.loads(MANIFEST.to_json("lake")) == {
+        "entries": [
+            {
+                "url": "s3://lake/orders/staging/p/a.parquet",
+                "mandatory": True,
+                "meta": {"content_length": 10, "record_count": 2, "sha256": "aa"},
+            },
+            {
+                "url": "s3://lake/orders/staging/p/b.parquet",
+                "mandatory": True,
+                "meta": {"content_length": 20, "record_count": 3, "sha256": "bb"},
+            },
+        ],
+        "version": 1,
+        "table": "orders",
+        "stage": "staging",
+        "partition": "2024-01-01",
+        "batch": "0123",
+        "rows": 5,
+        "fingerprint": "5-abc",
+        "fence": FENCE,
+        "format": "parquet",
+        "parent": "landed-1",
+        "rules": "feed",
+        "details": {"valid_status": 3},
+        "source_unique": True,
+        "schema": [
+            {"name": "id", "type": "int(11)", "nullable": False},
+            {"name": "at", "type": "datetime", "nullable": True},
+        ],
+    }
+
+
+def test_a_manifest_comes_back_as_it_was_written():
+    for manifest in (MANIFEST, refit(MANIFEST, files=(), parent=None, rules=None, details={}, format="csv")):
+        assert Manifest.from_json(manifest.to_json("lake"), "lake", "here") == manifest
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b"\xff", b'{"entries": [{"url": "s3://lake/x"}]}'])
+def test_what_is_no_manifest_is_refused_with_its_address(content):
+    with pytest.raises(PermanentError, match=r"s3://lake/there is not a manifest that rds_lake wrote"):
+        Manifest.from_json(content, "lake", "s3://lake/there")
+
+
+def test_batches_have_the_same_content_wherever_their_files_lie():
+    moved = MANIFEST.with_files([refit(file, key=f"elsewhere/{file.sha256}") for file in FILES])
+    assert moved.same_content(MANIFEST)
+    assert refit(moved, batch="other", fingerprint="x", fence="y").same_content(MANIFEST)
+    assert not moved.with_files(moved.files[:1]).same_content(MANIFEST)
+    assert not moved.with_files(moved.files[::-1]).same_content(MANIFEST)
+    assert not refit(moved, columns=COLUMNS[:1]).same_content(MANIFEST)
+    assert not refit(moved, format="csv").same_content(MANIFEST)
+
+
+# --- the commit ------------------------------------------------------------------------------------------------------
+
+
+def kept(rooms) -> tuple[Manifests, Manifest]:
+    spec = daily(rooms.name())
+    return Manifests(rooms.store, TableKeys.of(spec)), refit(MANIFEST, table=spec.table)
+
+
+def test_what_was_committed_is_what_is_read(rooms):
+    manifests, first = kept(rooms)
+    assert manifests.read("staging", first.partition) is None
+    with pytest.raises(PermanentError, match=rf"{first.table}: the partition 2024-01-01 has no batch in staging"):
+        manifests.require("staging", first.partition)
+    committed = manifests.commit(first, None)
+    assert manifests.read("staging", first.partition) == committed
+    second = manifests.commit(refit(first, batch="2"), committed)
+    assert manifests.require("staging", first.partition) == second
+    assert second.etag != committed.etag
+
+
+def test_a_commit_over_another_runs_commit_is_refused_and_changes_nothing(rooms):
+    manifests, first = kept(rooms)
+    committed = manifests.commit(first, None)
+    with pytest.raises(ConflictError, match="changed by another run"):
+        manifests.commit(refit(first, batch="late"), None)
+    newer = manifests.commit(refit(first, batch="2"), committed)
+    with pytest.raises(ConflictError):
+        manifests.commit(refit(first, batch="late"), committed)
+    assert manifests.require("staging", first.partition) == newer
+
+
+def test_of_many_first_commits_at_once_exactly_one_wins(rooms):
+    manifests, first = kept(rooms)
+
+    def attempt(number: int) -> bool:
+        try:
+            manifests.commit(refit(first, batch=str(number)), None)
+        except ConflictError:
+            return False
+        return True
+
+    assert side_by_side(attempt, range(12)).count(True) == 1
+
+
+def test_all_partitions_of_a_stage_are_listed_with_their_etags_and_no_others(rooms):
+    manifests, first = kept(rooms)
+    partitions = [f"2024-01-{day:02}" for day in range(1, 13)]
+    etags = {key: manifests.commit(refit(first, partition=key), None).etag for key in partitions}
+    manifests.commit(refit(first, stage="landing", partition="2024-02-01"), None)
+    assert manifests.partitions("staging") == etags
+    assert manifests.partitions("discarded") == {}
+    found = manifests.read_all("staging", ["2024-01-03", "2024-02-01", "2024-01-01"])
+    assert [item.manifest.partition for item in found.values()] == ["2024-01-03", "2024-01-01"]
+
+
+# --- the store -------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_bucket_is_an_error_of_the_configuration(rooms):
+    store = ObjectStore(rooms.store.client, "no-such-bucket")
+    for use in (lambda: store.get("x"), lambda: list(store.list("x")), lambda: store.put("x", b"")):
+        with pytest.raises(ConfigError, match=r"bucket of s3://no-such-bucket/x does not exist.*RDS_LAKE_BUCKET"):
+            use()
+
+
+def test_missing_objects_are_no_error_where_none_is_expected(rooms):
+    assert rooms.store.get(f"{rooms.name()}/nothing") is None
+    assert rooms.store.size(f"{rooms.name()}/nothing") is None
+    assert list(rooms.store.list(f"{rooms.name()}/")) == []
+    rooms.store.delete([f"{rooms.name()}/nothing"])
+
+
+def test_more_objects_than_one_request_takes_are_deleted(rooms):
+    prefix = f"{rooms.name()}/"
+    side_by_side(lambda number: rooms.store.put(f"{prefix}{number:04}", b"x"), range(30))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stores, "DELETE_LIMIT", 7)
+        keys = [item.key for item in rooms.store.list(prefix)]
+        assert keys == [f"{prefix}{number:04}" for number in range(30)]
+        rooms.store.delete(keys)
+    assert rooms.keys(prefix) == []
+
+
+def test_a_large_object_is_sent_and_copied_in_parts(rooms):
+    import io
+    import tempfile
+
+    content = bytes(range(256)) * 70_000
+    key = f"{rooms.name()}/large"
+    rooms.store.upload(key, io.BytesIO(content), len(content))
+    rooms.store.copy(key, f"{key}-copy")
+    with tempfile.TemporaryFile() as target:
+        rooms.store.download(f"{key}-copy", target)
+        target.seek(0)
+        assert target.read() == content
+    assert rooms.store.size(key) == len(content)

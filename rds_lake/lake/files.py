@@ -38,6 +38,7 @@ CSV_BLOCK_BYTES = 16 * MIB
 class _Writer(Protocol):
     def write_batch(self, batch: pa.RecordBatch) -> None: ...
     def close(self) -> None: ...
+    def abandon(self) -> None: ...
 
 
 class _CsvWriter:
@@ -54,6 +55,10 @@ class _CsvWriter:
 
     def close(self) -> None:
         """Finish the file."""
+        self._writer.close()
+
+    def abandon(self) -> None:
+        """Let go of a file that nobody will read."""
         self._writer.close()
 
 
@@ -106,6 +111,11 @@ class _RowGroups:
             self._writer.write_table(pa.Table.from_batches(self._waiting), row_group_size=ROW_GROUP_ROWS)
         self._writer.close()
 
+    def abandon(self) -> None:
+        """Let go of a file that nobody will read."""
+        self._waiting, self._rows = [], 0
+        self._writer.close()
+
 
 class Spool:
     """One file in the making."""
@@ -113,6 +123,7 @@ class Spool:
     def __init__(self, schema: pa.Schema, file_format: str) -> None:
         self.content: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115 - closed by us
         self._writer = open_writer(self.content, schema, file_format)
+        self._open = True
         self.rows = 0
         self.size = 0
 
@@ -133,11 +144,15 @@ class Spool:
             key: the key that it will have.
         """
         self._writer.close()
+        self._open = False
         self.size = self.content.tell()
         return File(key=key, size=self.size, rows=self.rows, sha256=digest(self.content))
 
     def discard(self) -> None:
         """Give the memory or the temporary file back."""
+        if self._open:  # else it would be closed by the garbage collector, after its file
+            self._writer.abandon()
+            self._open = False
         self.content.close()
 
 

@@ -21,6 +21,9 @@ ROW = "_source_row"
 FILE = "_source_file"
 """Name of the landed file that a row came in."""
 
+KEEPS = "_keeps_"
+"""How the columns begin that hold, inside the query only, whether a row keeps a rule."""
+
 Lookup = tuple[str, str]
 """A lookup table and its column."""
 
@@ -62,8 +65,8 @@ class CompiledRules:
         """A query that adds `_failed_rules` to every row: the labels of the broken rules, NULL when there are none."""
         if not self.rules:
             return f"SELECT *, NULL::VARCHAR[] AS _failed_rules FROM {relation}"
-        flags = ", ".join(f"{rule.condition} AS _keeps_{number}" for number, rule in enumerate(self.rules))
-        names = [f"_keeps_{number}" for number in range(len(self.rules))]
+        flags = ", ".join(f"{rule.condition} AS {KEEPS}{number}" for number, rule in enumerate(self.rules))
+        names = [f"{KEEPS}{number}" for number in range(len(self.rules))]
         broken = ", ".join(
             f"CASE WHEN NOT {name} THEN {literal(rule.label)} END" for name, rule in zip(names, self.rules, strict=True)
         )

@@ -21,7 +21,7 @@ from rds_lake.lake.files import READ_ROWS, open_batches
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifest
 from rds_lake.lake.store import ObjectStore
-from rds_lake.quality.rules import FILE, ROW, CompiledRules, Lookup, compile_rules, fill_lookups
+from rds_lake.quality.rules import FILE, KEEPS, ROW, CompiledRules, Lookup, compile_rules, fill_lookups
 from rds_lake.spec import Stage, TableSpec
 
 DISCARDED_FIELDS = (
@@ -76,6 +76,7 @@ class Splitter:
         """The rules for a landed batch."""
         columns = tuple(column.name for column in landed.columns)
         self._spec.check_columns(columns)
+        _check_names(landed.table, columns)
         return compile_rules(self._spec, columns, source_unique=landed.source_unique)
 
     def digest(self, landed: Manifest) -> str:
@@ -144,7 +145,8 @@ class Splitter:
                 yield from connection.execute(rules.select("landed")).to_arrow_reader(READ_ROWS)
             except duckdb.Error as error:
                 raise SpecError(
-                    f"{landed.table}: a rule could not be applied to the partition {landed.partition}: {error}.",
+                    f"{landed.table}: a rule could not be applied to the partition {landed.partition}: "
+                    f"{str(error).splitlines()[0]}.",
                     f"Correct the rule in defs/{landed.table}/defs.yaml (use TRY_CAST where a value may not convert).",
                 ) from error
             finally:
@@ -168,12 +170,22 @@ def needed_lookups(spec: TableSpec) -> tuple[Lookup, ...]:
     return compile_rules(spec, (), source_unique=True).lookups
 
 
+def _check_names(table: str, columns: tuple[str, ...]) -> None:
+    ours = {field.name for field in DISCARDED_FIELDS}
+    for column in columns:
+        if column.lower() in ours or column.lower().startswith(KEEPS):
+            raise SpecError(
+                f"{table}: the column '{column}' is called like one that the split adds to the source's.",
+                "Read it through a view of the source that renames it (source_table in the table's defs.yaml).",
+            )
+
+
 def _check_rules(connection: duckdb.DuckDBPyConnection, rules: CompiledRules, table: str, schema: pa.Schema) -> None:
     """Try each rule on no rows, so that one that cannot be applied is named."""
     connection.register("landed", pa.Table.from_batches([], schema))
     for rule in rules.rules:
         try:
-            connection.execute(f"SELECT {rule.condition} FROM landed").fetchall()
+            connection.execute(f"SELECT *, {rule.condition} FROM landed").fetchall()
         except duckdb.Error as error:
             raise SpecError(
                 f"{table}: the rule {rule.label} cannot be applied: {str(error).splitlines()[0]}.",

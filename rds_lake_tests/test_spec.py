@@ -152,6 +152,8 @@ def test_the_tables_that_come_with_it_are_valid_and_live_in_their_own_folder(pat
         ("table: t\nrules: [{rule: matches, column: a, pattern: '['}]", "pattern", "'[' is not a regular expression"),
         ("table: t\nrules: [{rule: matches, column: a, pattern: 'a(?=b)'}]", "pattern", "is not a regular expression"),
         ("table: t\nrules: [{rule: matches, column: a, pattern: '(a)\\1'}]", "pattern", "is not a regular expression"),
+        ("table: t\nrules: [{rule: not_null, column: a, name: a b}]", "rules", "'a b' is no name for a rule"),
+        ("table: t\nrules: [{rule: not_null, column: a b}]", "rules", "'not_null_a b' is no name for a rule"),
         (
             "table: t\nrules: [{rule: not_null, column: a}, {rule: not_null, column: a}]",
             "rules",

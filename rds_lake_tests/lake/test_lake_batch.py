@@ -111,6 +111,20 @@ def test_an_abandoned_batch_leaves_no_object(rooms, spec, monkeypatch):
     made.abandon()
 
 
+@pytest.mark.parametrize("file_format", ["parquet", "csv"])
+def test_a_batch_that_is_abandoned_with_rows_unsent_closes_its_file(rooms, spec, file_format, monkeypatch):
+    import gc
+
+    noticed = []
+    monkeypatch.setattr("sys.unraisablehook", noticed.append)
+    made = writer(rooms, spec, ROWS, format=file_format)
+    made.abandon()
+    del made
+    gc.collect()
+    assert noticed == []
+    assert rooms.keys(f"{spec.table}/") == []
+
+
 def test_a_large_batch_goes_on_in_further_files_in_order(rooms, spec, monkeypatch):
     monkeypatch.setattr(files, "FILE_BYTES", 1)
     monkeypatch.setattr(files, "ROW_GROUP_ROWS", 2)

@@ -1,0 +1,295 @@
+"""The split: every landed row ends in exactly one place, with all the reasons and none besides."""
+
+import io
+import re
+from datetime import datetime, timedelta
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rooms import bounded, daily, table_spec
+
+from rds_lake.errors import SpecError
+from rds_lake.extract.types import Column
+from rds_lake.quality.inspect import KEYS_SHOWN, VALUES_SHOWN, inspect
+from rds_lake.quality.split import Splitter, needed_lookups
+
+COLUMNS = (
+    Column("id", "int(11)"),
+    Column("at", "datetime"),
+    Column("status", "varchar(25)"),
+    Column("amount", "decimal(10,2)"),
+)
+STATUSES = ("CLOSED", "ON_HOLD")
+LOOKUPS = {("statuses", "name"): STATUSES}
+START = datetime(2024, 1, 1)  # noqa: DTZ001 - the cursor's clock
+VALID = {"rule": "in_lookup", "column": "status", "lookup_table": "statuses", "lookup_column": "name", "name": "valid"}
+
+
+def at(second: int) -> datetime:
+    return START + timedelta(seconds=second)
+
+
+def divide(rooms, spec, rows, **more):
+    landed = rooms.batch(spec, "landing", COLUMNS, rows, **more).manifest
+    return landed, Splitter(rooms.store, spec, LOOKUPS).split(landed, None, None)
+
+
+def reasons(rooms, discarded) -> dict[int, list[str]]:
+    return {row[-1]: row[-4] for row in rooms.rows(discarded)}
+
+
+# --- the property ----------------------------------------------------------------------------------------------------
+
+PYTHON_RULES = {
+    "valid": (VALID, lambda row: row[2] in STATUSES),
+    "valid_or_null": ({**VALID, "name": "valid_or_null", "allow_null": True}, lambda row: row[2] in (None, *STATUSES)),
+    "listed": (
+        {"rule": "accepted_values", "column": "status", "values": ["CLOSED", "it's"], "name": "listed"},
+        lambda row: row[2] in ("CLOSED", "it's"),
+    ),
+    "there": ({"rule": "not_null", "column": "amount", "name": "there"}, lambda row: row[3] is not None),
+    "shaped": (
+        {"rule": "matches", "column": "status", "pattern": "[A-Z_]+", "name": "shaped"},
+        lambda row: row[2] is not None and re.fullmatch("[A-Z_]+", row[2]) is not None,
+    ),
+    "small": (
+        {"rule": "between", "column": "amount", "min": 0, "max": 9.5, "name": "small"},
+        lambda row: row[3] is not None and 0 <= row[3] <= 9.5,
+    ),
+    "sane": (
+        {"rule": "sql", "name": "sane", "where": "amount > 1 OR status = 'CLOSED'"},
+        lambda row: (row[3] is not None and row[3] > 1) or row[2] == "CLOSED",
+    ),
+}
+
+generated = st.lists(
+    st.tuples(
+        st.none() | st.integers(0, 9),
+        st.integers(0, 5).map(at),
+        st.sampled_from([None, "", "CLOSED", "closed", "CLOSED ", "ON_HOLD", "it's", "\n", "美"]),
+        st.none() | st.decimals(min_value=-2, max_value=12, places=2),
+    ),
+    max_size=14,
+)
+
+
+@bounded(25)
+@given(generated, st.sets(st.sampled_from(sorted(PYTHON_RULES))), st.booleans(), st.booleans())
+def test_every_landed_row_is_staged_or_discarded_with_exactly_the_rules_that_it_breaks(
+    rooms, rows, chosen, unique, keyed
+):
+    rules = [PYTHON_RULES[name][0] for name in sorted(chosen)]
+    spec = daily(rooms.name(), rules=rules, key=["id"] if keyed else [])
+    landed, done = divide(rooms, spec, rows, source_unique=unique)
+
+    expected: dict[int, list[str]] = {}
+    best = {}
+    for number, row in enumerate(rows):
+        repeated = row[0] if keyed else row
+        if repeated not in best or row[1] > rows[best[repeated]][1]:
+            best[repeated] = number
+    for number, row in enumerate(rows):
+        labels = [name for name in sorted(chosen) if not PYTHON_RULES[name][1](row)]
+        labels += ["not_null_id"] if keyed and row[0] is None else []
+        if not unique and best[row[0] if keyed else row] != number:
+            labels.append("duplicate_key" if keyed else "duplicate_row")
+        if labels:
+            expected[number] = labels
+
+    assert done.staging.rows + done.discarded.rows == landed.rows == len(rows)
+    assert rooms.rows(done.staging) == [row for number, row in enumerate(rows) if number not in expected]
+    assert reasons(rooms, done.discarded) == expected
+    assert {row[-1]: row[:4] for row in rooms.rows(done.discarded)} == {number: rows[number] for number in expected}
+    counts: dict[str, int] = {}
+    for labels in expected.values():
+        for label in labels:
+            counts[label] = counts.get(label, 0) + 1
+    assert done.discarded.details == dict(sorted(counts.items()))
+
+
+# --- what the batches say --------------------------------------------------------------------------------------------
+
+
+def test_a_discarded_row_keeps_all_its_columns_and_says_where_it_came_from(rooms):
+    spec = daily(rooms.name(), rules=[VALID])
+    landed, done = divide(rooms, spec, [(1, at(1), "CLOSED", None), (2, at(2), "closed", None)])
+    [file] = done.discarded.files
+    body = rooms.store.client.get_object(Bucket=rooms.store.bucket, Key=file.key)["Body"].read()
+    table = pq.read_table(io.BytesIO(body))
+    assert table.to_pylist() == [
+        {
+            "id": 2,
+            "at": at(2),
+            "status": "closed",
+            "amount": None,
+            "_failed_rules": ["valid"],
+            "_source_batch": landed.batch,
+            "_source_file": "part-00000.parquet",
+            "_source_row": 1,
+        }
+    ]
+    assert done.staging.parent == done.discarded.parent == landed.batch
+    assert done.staging.fingerprint == done.discarded.fingerprint == landed.fingerprint
+    assert done.staging.rules == done.discarded.rules is not None
+
+
+def test_the_same_split_again_is_the_same_batch_and_another_rule_another(rooms):
+    spec = daily(rooms.name(), rules=[VALID])
+    landed, first = divide(rooms, spec, [(1, at(1), "CLOSED", None), (2, at(2), "x", None)])
+    keys = rooms.keys(f"{spec.table}/")
+    again = Splitter(rooms.store, spec, LOOKUPS).split(landed, first.staging, first.discarded)
+    assert again == first
+    assert rooms.keys(f"{spec.table}/") == keys
+    assert Splitter(rooms.store, spec, LOOKUPS).split(landed, None, None) == first
+    more = {("statuses", "name"): (*STATUSES, "x")}
+    other = Splitter(rooms.store, spec, more).split(landed, first.staging, first.discarded)
+    assert other.staging.batch != first.staging.batch
+    assert (other.staging.rows, other.discarded.rows) == (2, 0)
+
+
+def test_a_csv_landing_is_split_like_any_other_and_staged_as_parquet(rooms):
+    spec = table_spec(rooms.name(), key=["id"], landing={"format": "csv"}, rules=[VALID])
+    rows = [(1, None, "CLOSED", None), (2, at(2), "", None), (3, at(3), None, None)]
+    _, done = divide(rooms, spec, rows, source_unique=True)
+    assert done.staging.format == done.discarded.format == "parquet"
+    assert rooms.rows(done.staging) == rows[:1]
+    assert reasons(rooms, done.discarded) == {1: ["valid"], 2: ["valid"]}
+
+
+def test_an_empty_landing_gives_two_empty_batches(rooms):
+    _, done = divide(rooms, daily(rooms.name(), rules=[VALID]), [])
+    assert (done.staging.files, done.discarded.files, done.discarded.details) == ((), (), {})
+
+
+def test_a_splitter_serves_many_partitions_one_after_the_other_and_at_once(rooms):
+    from concurrent.futures import ThreadPoolExecutor
+
+    spec = daily(rooms.name(), rules=[VALID, {"rule": "unique", "columns": ["amount"], "name": "one"}])
+    rows = [(n, at(n), "CLOSED" if n % 3 else "bad", n) for n in range(50)]
+    landed = [
+        rooms.batch(spec, "landing", COLUMNS, rows, partition=f"2024-01-{day:02}").manifest for day in range(1, 9)
+    ]
+    splitter = Splitter(rooms.store, spec, LOOKUPS)
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda manifest: splitter.split(manifest, None, None), landed))
+    assert [(item.staging.rows, item.discarded.rows) for item in done] == [(33, 17)] * 8
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "no_such_column > 1",
+        "amount >",
+        "status > 1 > 2 AND",
+        "SUM(amount) > 1",
+        "1); DROP TABLE lookup_0; --",
+    ],
+)
+def test_a_rule_that_does_not_compile_is_named(rooms, where):
+    spec = daily(rooms.name(), rules=[VALID, {"rule": "sql", "name": "my_rule", "where": where}])
+    with pytest.raises(SpecError) as caught:
+        divide(rooms, spec, [(1, at(1), "CLOSED", None)])
+    assert f"{spec.table}: the rule my_rule cannot be applied" in caught.value.problem
+    assert "defs.yaml" in caught.value.remedy
+    assert rooms.keys(f"{spec.table}/staging/") == []
+
+
+def test_a_value_that_a_rule_cannot_take_names_the_partition_and_leaves_nothing(rooms):
+    spec = daily(rooms.name(), rules=[{"rule": "sql", "name": "number", "where": "CAST(status AS INTEGER) > 0"}])
+    with pytest.raises(SpecError, match=r"partition 2024-01-01.*TRY_CAST"):
+        divide(rooms, spec, [(1, at(1), "CLOSED", None)])
+    assert rooms.keys(f"{spec.table}/staging/") == []
+    assert rooms.keys(f"{spec.table}/discarded/") == []
+
+
+def test_the_engine_goes_on_after_a_failed_split(rooms):
+    spec = daily(rooms.name(), rules=[{"rule": "sql", "name": "number", "where": "CAST(status AS INTEGER) > 0"}])
+    splitter = Splitter(rooms.store, spec, {})
+    bad = rooms.batch(spec, "landing", COLUMNS, [(1, at(1), "x", None)]).manifest
+    good = rooms.batch(spec, "landing", COLUMNS, [(1, at(1), "7", None)]).manifest
+    with pytest.raises(SpecError):
+        splitter.split(bad, None, None)
+    assert splitter.split(good, None, None).staging.rows == 1
+
+
+def test_a_rule_over_a_column_that_was_not_landed_is_named_with_its_place(rooms):
+    spec = daily(rooms.name(), rules=[{"rule": "not_null", "column": "ghost"}])
+    with pytest.raises(SpecError, match="rule not_null_ghost names the column 'ghost'"):
+        divide(rooms, spec, [(1, at(1), "CLOSED", None)])
+
+
+@pytest.mark.parametrize("name", ["_failed_rules", "_source_batch", "_source_file", "_SOURCE_ROW", "_keeps_0"])
+def test_a_source_column_that_is_called_like_one_of_ours_is_refused_by_name(rooms, name):
+    spec = table_spec(rooms.name(), rules=[VALID])
+    columns = (Column("status", "varchar(9)"), Column(name, "varchar(9)"))
+    landed = rooms.batch(spec, "landing", columns, [("CLOSED", "theirs"), ("x", "theirs")]).manifest
+    with pytest.raises(SpecError, match=rf"'{name}'.*source"):
+        Splitter(rooms.store, spec, LOOKUPS).split(landed, None, None)
+
+
+def test_each_lookup_is_needed_once(rooms):
+    other = {**VALID, "name": "b", "lookup_column": "code"}
+    assert needed_lookups(daily("t", rules=[VALID, {**VALID, "name": "a"}, other])) == (
+        ("statuses", "name"),
+        ("statuses", "code"),
+    )
+
+
+# --- inspection ------------------------------------------------------------------------------------------------------
+
+
+def look(rooms, spec, *partitions):
+    manifests = [
+        rooms.batch(spec, "landing", COLUMNS, rows, partition=f"2024-01-{day:02}").manifest
+        for day, rows in enumerate(partitions, 1)
+    ]
+    return inspect(rooms.store, spec, LOOKUPS, manifests)
+
+
+def test_an_inspection_counts_the_broken_rows_and_shows_values_and_keys(rooms):
+    spec = daily(rooms.name(), rules=[VALID, {"rule": "not_null", "column": "amount"}])
+    first = [(1, at(1), "closed", 1), (2, at(2), "closed", 1), (3, at(3), None, 1), (4, at(4), "CLOSED", 1)]
+    report = look(rooms, spec, first, [(5, at(5), "", None)], [])
+    assert report.rows == 5
+    valid, amount, key = report.rules
+    assert (valid.label, valid.broken) == ("valid", 4)
+    assert valid.values[0] == ("closed", 2)
+    assert set(valid.values) == {("closed", 2), (None, 1), ("", 1)}
+    assert valid.keys == ("1", "2", "3", "5")
+    assert (amount.label, amount.broken, amount.values, amount.keys) == ("not_null_amount", 1, ((None, 1),), ("5",))
+    assert (key.label, key.broken) == ("not_null_id", 0)
+
+
+def test_an_inspection_caps_what_it_shows(rooms):
+    report = look(rooms, daily(rooms.name(), rules=[VALID]), [(n, at(n), f"bad{n}", None) for n in range(60)])
+    assert (report.rules[0].broken, len(report.rules[0].values), len(report.rules[0].keys)) == (
+        60,
+        VALUES_SHOWN,
+        KEYS_SHOWN,
+    )
+
+
+def test_an_inspection_finds_keys_that_repeat_within_a_partition_only(rooms):
+    spec = daily(rooms.name(), rules=[VALID, {"rule": "unique", "columns": ["id"], "name": "once"}])
+    rows = [(1, at(1), "CLOSED", None), (1, at(2), "CLOSED", None), (2, at(2), "CLOSED", None)]
+    report = look(rooms, spec, rows, [(2, at(1), "CLOSED", None)])
+    assert report.repeated_keys == 1
+    assert [rule.label for rule in report.rules] == ["valid", "not_null_id"]
+
+
+def test_an_inspection_never_shows_personal_columns(rooms):
+    columns = {"status": {"personal": True}, "id": {"personal": True}}
+    spec = daily(rooms.name(), rules=[VALID], columns=columns)
+    report = look(rooms, spec, [(424242, at(1), "secret", None)])
+    assert report.rules[0].broken == 1
+    assert (report.rules[0].values, report.rules[0].keys) == ((), ())
+    assert "secret" not in repr(report)
+    assert "424242" not in repr(report)
+
+
+def test_an_inspection_of_nothing_reports_every_rule_unbroken(rooms):
+    report = look(rooms, daily(rooms.name(), rules=[VALID]), [])
+    assert (report.rows, report.repeated_keys) == (0, 0)
+    assert [(rule.label, rule.broken) for rule in report.rules] == [("valid", 0)]

@@ -10,9 +10,13 @@ import io
 import itertools
 import json
 import os
+import shlex
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,10 +33,11 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PART
 
 from rds_lake.automation import automation_sensor
 from rds_lake.components.table_pipeline import table_definitions
+from rds_lake.definitions import PROJECT
 from rds_lake.local.stack import Stack
 from rds_lake.resources.services import build_resources
 from rds_lake.spec import TableSpec
-from rds_lake.sync import Sync, TableResult
+from rds_lake.sync import Sync, TableResult, table_specs
 
 STAGES = ("landing", "staging", "discarded", "archived", "warehouse")
 LAKE = STAGES[:4]
@@ -71,7 +76,7 @@ class State:
         """What no repetition may change: rows, data files, the current batches and their counts, what is loaded."""
         return {
             "rows": self.rows,
-            "files": {key: etag for key, etag in self.objects.items() if "/_manifests/" not in key},
+            "files": data_files(self.objects),
             "batches": {place: (manifest["batch"], manifest["rows"]) for place, manifest in self.manifests.items()},
             "loaded": Counter(row[:4] + row[5:] for row in self.ledger),
         }
@@ -169,6 +174,12 @@ class World:
             )
         return self._tables[text]
 
+    def adopt(self, definitions: dg.Definitions) -> dict[str, TableSpec]:
+        """Use the tables of a code location; returns their YAML by name."""
+        specs = table_specs(definitions)
+        self._tables |= {spec.model_dump_json(by_alias=True): definitions for spec in specs.values()}
+        return specs
+
     def sync(self, spec: TableSpec, instance: dg.DagsterInstance | None = None, **more: Any) -> TableResult:
         """`rds-lake sync` of one table, in this process, after the fence has passed what was written before."""
         return Sync(self.definitions(spec), instance or self.instance).table(spec, **more)
@@ -217,6 +228,12 @@ class World:
         content: bytes = self.client("s3").get_object(Bucket=self.bucket, Key=key)["Body"].read()
         return content
 
+    def get_all(self, keys: Sequence[str]) -> list[bytes]:
+        """Objects' contents, several read at once."""
+        self.client("s3")  # made once, before the threads ask for it
+        with ThreadPoolExecutor(8) as pool:
+            return list(pool.map(self.get, keys))
+
     def put(self, key: str, content: bytes) -> None:
         """Write an object."""
         self.client("s3").put_object(Bucket=self.bucket, Key=key, Body=content)
@@ -224,21 +241,24 @@ class World:
     def manifests(self, table: str, stage: str) -> dict[str, dict[str, Any]]:
         """The manifests of a stage, by partition."""
         prefix = f"{table}/_manifests/{stage}/"
-        return {
-            key.removeprefix(prefix).removesuffix(".json"): json.loads(self.get(key)) for key in self.objects(prefix)
-        }
+        keys = list(self.objects(prefix))
+        names = [key.removeprefix(prefix).removesuffix(".json") for key in keys]
+        return dict(zip(names, map(json.loads, self.get_all(keys)), strict=True))
 
     def lake_rows(self, table: str, stage: str) -> Counter[Row]:
         """All rows that a stage's manifests name; Parquet only."""
+        entries = [entry for manifest in self.manifests(table, stage).values() for entry in manifest["entries"]]
         found: Counter[Row] = Counter()
-        for manifest in self.manifests(table, stage).values():
-            for entry in manifest["entries"]:
-                content = self.get(entry["url"].removeprefix(f"s3://{self.bucket}/"))
-                assert len(content) == entry["meta"]["content_length"]
-                read = pq.read_table(io.BytesIO(content))
-                assert read.num_rows == entry["meta"]["record_count"]
-                found.update(plain_rows(zip(*(column.to_pylist() for column in read.columns), strict=True)))
+        for entry, content in zip(entries, self.get_all([self.key(entry["url"]) for entry in entries]), strict=True):
+            assert len(content) == entry["meta"]["content_length"]
+            read = pq.read_table(io.BytesIO(content))
+            assert read.num_rows == entry["meta"]["record_count"]
+            found.update(plain_rows(zip(*(column.to_pylist() for column in read.columns), strict=True)))
         return found
+
+    def key(self, url: str) -> str:
+        """The key of an `s3://` address in the lake."""
+        return url.removeprefix(f"s3://{self.bucket}/")
 
     # --- the warehouse ---
 
@@ -273,7 +293,7 @@ class World:
         athena = self.client("athena")
         started = athena.start_query_execution(
             QueryString=text,
-            QueryExecutionContext={"Database": self.environ["RDS_LAKE_GLUE_DATABASE"]},
+            QueryExecutionContext={"Database": self.environ.get("RDS_LAKE_GLUE_DATABASE", "rds_lake")},
             ResultConfiguration={"OutputLocation": f"s3://{self.bucket}-answers/"},
         )["QueryExecutionId"]
         until(lambda: self._athena_state(athena, started) not in {"QUEUED", "RUNNING"})
@@ -424,6 +444,11 @@ def _plain(value: Any) -> Any:
             return value
 
 
+def data_files(objects: Mapping[str, str]) -> dict[str, str]:
+    """A table's objects without its manifests, which also hold the fence that was last looked at."""
+    return {key: etag for key, etag in objects.items() if "/_manifests/" not in key}
+
+
 def failures(done: dg.ExecuteInProcessResult) -> list[str]:
     """What the failed steps of a run say."""
     found = [event.step_failure_data for event in done.get_step_failure_events()]
@@ -438,11 +463,54 @@ def until(done: Callable[[], bool], seconds: float = 20, pause: float = 0.05) ->
         time.sleep(pause)
 
 
+def rds_lake(
+    *words: str, environ: Mapping[str, str], folder: Path, seconds: float = 300
+) -> "subprocess.CompletedProcess[str]":
+    """Run the command line as a user does, in a folder of its own."""
+    program = Path(sys.executable).parent / "rds-lake"
+    return subprocess.run(
+        [program, *words],
+        env={**os.environ, **environ},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=seconds,
+    )
+
+
+def exported(text: str) -> dict[str, str]:
+    """The variables of `rds-lake env`."""
+    return dict(word.split("=", 1) for word in shlex.split(text) if word != "export")
+
+
+@contextmanager
+def project(folder: Path, tables: Mapping[str, str]) -> Iterator[Path]:
+    """A project folder with a YAML file for each table and no Python of its own.
+
+    Args:
+        folder: an empty folder.
+        tables: the texts of the YAML files, without the line that names the component.
+    """
+    package = f"shop{os.getpid()}x{next(_numbers)}"
+    (folder / "pyproject.toml").write_text(
+        f'[tool.dg]\ndirectory_type = "project"\n[tool.dg.project]\nroot_module = "{package}"\n'
+        f'code_location_name = "{package}"\n'
+    )
+    for name, text in {"__init__.py": "", "defs/__init__.py": ""}.items():
+        (folder / package / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / package / name).write_text(text)
+    for name, text in tables.items():
+        (folder / package / "defs" / name).mkdir()
+        (folder / package / "defs" / name / "defs.yaml").write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        yield folder
+
+
 def write_dagster_home(folder: Path) -> Path:
     """A DAGSTER_HOME with the project's own dagster.yaml."""
-    import rds_lake
-
     folder.mkdir(parents=True, exist_ok=True)
-    text = (Path(rds_lake.__file__).parent.parent / "dagster.yaml").read_text(encoding="utf-8")
+    text = (PROJECT / "dagster.yaml").read_text(encoding="utf-8")
     (folder / "dagster.yaml").write_text(text, encoding="utf-8")
     return folder

@@ -147,9 +147,10 @@ def _sync(tables: list[str], since: datetime | None, until: datetime | None, *, 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Dagster's notes on its beta features are no business of a user's
         from rds_lake import console as view
-        from rds_lake.definitions import defs
+        from rds_lake.loading import load_definitions
         from rds_lake.sync import Sync, choose, end_dead_runs, open_instance, table_specs
 
+        defs = load_definitions()
         chosen = choose(table_specs(defs), tables)
         console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
         with open_instance() as instance, view.progress(console) as say:

@@ -4,8 +4,9 @@ psycopg2 speaks to Redshift and, on a laptop, to the stand-in. It runs in autoco
 where they are written and nowhere else.
 """
 
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg2
@@ -29,7 +30,8 @@ def translate(error: psycopg2.Error, address: str) -> RdsLakeError:
     code = error.pgcode or ""
     if code.startswith("28") or "password authentication failed" in text:
         return ConfigError(problem, "Check the user and the password in RDS_LAKE_WAREHOUSE_URL.")
-    if code == errorcodes.INVALID_CATALOG_NAME:
+    # While connecting the driver gives no code.
+    if code == errorcodes.INVALID_CATALOG_NAME or re.search(r'FATAL: database ".*" does not exist', text):
         return ConfigError(problem, "Correct the database in RDS_LAKE_WAREHOUSE_URL.")
     if code[:2] in _PASSING_CLASSES or (not code and isinstance(error, psycopg2.OperationalError)):
         return TransientError(problem, "Is the warehouse up and reachable? 'rds-lake status' shows the local one.")
@@ -69,7 +71,9 @@ class Session:
             self.execute("COMMIT")
         finally:
             if not self._raw.closed and self._raw.get_transaction_status() != TRANSACTION_STATUS_IDLE:
-                self._raw.rollback()
+                # Not rollback(), which does nothing in autocommit. A lost connection is rolled back by the server.
+                with suppress(psycopg2.Error), self._raw.cursor() as cursor:
+                    cursor.execute("ROLLBACK")
 
 
 class Warehouse:

@@ -135,7 +135,8 @@ class Target:
         if self.spec.partitions is None:
             raise ValueError(f"{self.spec.table} has no partitions")
         cursor = quote(self._cursor())
-        columns = ", ".join(f"{self.name}.{name}" for name in (*(quote(k.lower()) for k in self.spec.key), cursor))
+        names = dict.fromkeys([*(quote(key.lower()) for key in self.spec.key), cursor])  # the cursor may be of the key
+        columns = ", ".join(f"{self.name}.{name}" for name in names)
         return (
             f"SELECT DATE_TRUNC({literal(self.spec.partitions.by)}, {cursor}) AS start_of, COUNT(*) FROM "
             f"(SELECT DISTINCT {columns} FROM {self.name} INNER JOIN {self.incoming} "

@@ -1,0 +1,398 @@
+"""The load: data and ledger in one transaction, repeatable, and right in whatever order partitions come."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rooms import HOSTILE_NAMES, Rooms, bounded, daily, refit, table_spec
+
+from rds_lake.errors import PermanentError, SpecError, TransientError
+from rds_lake.extract.types import Column
+from rds_lake.sql import quote
+from rds_lake.warehouse import ledger
+from rds_lake.warehouse.connection import Session, Warehouse
+from rds_lake.warehouse.load import ATTEMPTS, load
+from rds_lake.warehouse.statements import Target
+
+COLUMNS = (Column("id", "int(11)", nullable=False), Column("at", "datetime(6)"), Column("v", "varchar(20)"))
+
+
+def at(day: int, second: int = 0) -> datetime:
+    return datetime(2024, 1, day) + timedelta(seconds=second)  # noqa: DTZ001 - the cursor's clock
+
+
+class Loading:
+    """One table of the warehouse, loaded from batches made here."""
+
+    def __init__(self, rooms: Rooms, **more):
+        self.rooms = rooms
+        self.spec = daily(rooms.name(), **more)
+
+    def stage(self, day: int, rows, columns=COLUMNS, **more):
+        given = {"partition": f"2024-01-{day:02}", "source_unique": True, **more}
+        return self.rooms.batch(self.spec, "staging", columns, rows, **given).manifest
+
+    def load(self, *staged, warehouse=None, report=lambda _: None):
+        return load(warehouse or self.rooms.warehouse, self.rooms.store, self.spec, staged, report)
+
+    def put(self, day: int, rows, **more):
+        return self.load(self.stage(day, rows, **more))
+
+    def target(self) -> list[tuple]:
+        return self.rooms.ask(f'SELECT id, at, v FROM public."{self.spec.warehouse_name}" ORDER BY at, id, v')
+
+    def ledger(self) -> dict[str, ledger.Entry]:
+        with self.rooms.warehouse.connect() as session:
+            return ledger.read(session, self.spec.table)
+
+
+@pytest.fixture
+def loading(rooms):
+    return Loading(rooms)
+
+
+# --- one load --------------------------------------------------------------------------------------------------------
+
+
+def test_several_partitions_are_loaded_in_one_transaction_with_their_ledger_rows(loading):
+    first = loading.stage(1, [(1, at(1), "a"), (2, at(1, 1), None)], fingerprint="2-a", rules="r")
+    second, third = loading.stage(2, [(3, at(2), "")]), loading.stage(5, [])
+    done = loading.load(first, second, third)
+    assert loading.target() == [(1, at(1), "a"), (2, at(1, 1), None), (3, at(2), "")]
+    assert done.rows == {"2024-01-01": 2, "2024-01-02": 1, "2024-01-05": 0}
+    assert not done.repeated
+    assert (done.statements.count("BEGIN"), done.statements.count("COMMIT")) == (1, 1)
+    assert done.statements.index("BEGIN") < min(n for n, text in enumerate(done.statements) if text.startswith("COPY"))
+    assert loading.ledger() == {
+        "2024-01-01": ledger.Entry(first.batch, "2-a", "r", 2, 2),
+        "2024-01-02": ledger.Entry(second.batch, "1-abc", None, 1, 1),
+        "2024-01-05": ledger.Entry(third.batch, "1-abc", None, 0, 0),
+    }
+
+
+def test_loading_again_changes_nothing(loading):
+    staged = [loading.stage(1, [(1, at(1), "a")]), loading.stage(2, [(2, at(2), "b")])]
+    loading.load(*staged)
+    before = loading.target(), loading.ledger()
+    for again in (staged, staged[:1], staged[1:], staged[::-1]):
+        loading.load(*again)
+        assert (loading.target(), loading.ledger()) == before
+
+
+def test_an_empty_batch_removes_the_rows_of_its_window_and_no_others(loading):
+    loading.load(
+        *[loading.stage(day, [(day, at(day), "x"), (10 + day, at(day, 86399.999999), "x")]) for day in (1, 2, 3)]
+    )
+    done = loading.put(2, [])
+    assert [row[0] for row in loading.target()] == [1, 11, 3, 13]
+    assert done.manifest is None
+    assert loading.ledger()["2024-01-02"].loaded == 0
+
+
+def test_a_row_that_changed_within_its_partition_is_replaced(loading):
+    loading.put(1, [(1, at(1), "old"), (2, at(1), "gone")])
+    loading.put(1, [(1, at(1, 5), "new")])
+    assert loading.target() == [(1, at(1, 5), "new")]
+
+
+def test_a_table_without_a_cursor_is_replaced_as_a_whole(rooms):
+    spec = table_spec(rooms.name(), key=["id"])
+    for rows in ([(1, None, "a"), (2, None, "b")], [(2, None, "c")], []):
+        staged = rooms.batch(spec, "staging", COLUMNS, rows).manifest
+        assert load(rooms.warehouse, rooms.store, spec, [staged]).rows == {"all": len(rows)}
+        assert rooms.ask(f"SELECT id, at, v FROM {spec.table} ORDER BY id") == rows
+
+
+def test_the_cursor_can_be_part_of_the_key(rooms):
+    loading = Loading(rooms, key=["id", "at"])
+    loading.put(1, [(1, at(1), "a"), (1, at(1, 1), "b")])
+    loading.put(2, [(1, at(2), "c")])
+    assert loading.target() == [(1, at(1), "a"), (1, at(1, 1), "b"), (1, at(2), "c")]
+    assert {key: entry.loaded for key, entry in loading.ledger().items()} == {"2024-01-01": 2, "2024-01-02": 1}
+
+
+def test_rows_of_a_table_without_a_key_are_all_kept(rooms):
+    loading = Loading(rooms, key=[])
+    loading.put(1, [(1, at(1), "a"), (1, at(1, 1), "a")])
+    assert loading.target() == [(1, at(1), "a"), (1, at(1, 1), "a")]
+
+
+# --- keys that move between partitions -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [(1, 3), (3, 1)])
+def test_the_newest_version_of_a_moved_key_wins_in_both_orders_of_loading(loading, order):
+    loading.put(1, [(1, at(1), "old"), (2, at(1), "stays")])
+    now = {1: loading.stage(1, [(2, at(1), "stays")]), 3: loading.stage(3, [(1, at(3), "new")])}
+    for day in order:
+        loading.load(now[day])
+        assert (2, at(1), "stays") in loading.target()
+    assert loading.target() == [(2, at(1), "stays"), (1, at(3), "new")]
+
+
+def test_a_stale_partition_does_not_overwrite_a_newer_version(loading):
+    stale = loading.stage(1, [(1, at(1), "old"), (2, at(1), "other")])
+    loading.put(3, [(1, at(3), "new")])
+    done = loading.load(stale)
+    assert loading.target() == [(2, at(1), "other"), (1, at(3), "new")]
+    assert done.rows == {"2024-01-01": 1}
+
+
+def test_both_versions_in_one_load_leave_the_newest(loading):
+    loading.load(loading.stage(1, [(1, at(1), "old")]), loading.stage(2, [(1, at(2), "new")]))
+    assert loading.target() == [(1, at(2), "new")]
+
+
+def test_the_older_partition_counts_what_it_holds_after_a_key_has_left_it(loading):
+    loading.put(1, [(1, at(1), "a"), (2, at(1), "b")])
+    loading.put(2, [(1, at(2), "a")])
+    with loading.rooms.warehouse.connect() as session:
+        counts = ledger.count_target(session, Target(loading.spec, COLUMNS), ["2024-01-01", "2024-01-02", "2024-01-03"])
+    assert counts == {"2024-01-01": 1, "2024-01-02": 1, "2024-01-03": 0}
+
+
+changes = st.lists(
+    st.tuples(
+        st.dictionaries(st.integers(1, 4), st.none() | st.integers(1, 4), min_size=1, max_size=3),
+        st.sets(st.integers(1, 4)),
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+@bounded(8)
+@given(changes, st.permutations([1, 2, 3, 4]))
+def test_whatever_moved_and_in_whatever_order_it_was_loaded_the_warehouse_ends_like_the_source(rooms, steps, order):
+    loading = Loading(rooms)
+    source: dict[int, tuple] = {}
+    loaded: dict[int, list] = {day: [] for day in order}
+
+    def put(day: int) -> None:
+        rows = sorted(row for row in source.values() if row[1].day == day)
+        if rows != loaded[day]:
+            loading.put(day, rows)
+            loaded[day] = rows
+
+    for number, (moves, days) in enumerate(steps):
+        for key, day in moves.items():
+            source.pop(key, None)
+            if day is not None:
+                source[key] = (key, at(day, number), f"v{number}")
+        for day in sorted(days):
+            put(day)
+    for day in order:
+        put(day)
+    if any(rows for rows in loaded.values()) or loading.ledger():
+        assert loading.target() == sorted(source.values(), key=lambda row: (row[1], row[0]))
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+def test_a_copy_that_brings_other_rows_than_promised_changes_nothing(loading):
+    loading.put(1, [(1, at(1), "a")])
+    before = loading.target(), loading.ledger()
+    staged = loading.stage(1, [(1, at(1), "b"), (2, at(1), "b")])
+    lying = staged.with_files([refit(file, rows=3) for file in staged.files])
+    with pytest.raises(PermanentError, match="COPY brought 2 rows, the staging manifests promise 3"):
+        loading.load(lying)
+    assert (loading.target(), loading.ledger()) == before
+
+
+def test_a_file_that_is_missing_changes_nothing(loading):
+    loading.put(1, [(1, at(1), "a")])
+    before = loading.target(), loading.ledger()
+    staged = loading.stage(1, [(1, at(1), "b")])
+    loading.rooms.store.delete([file.key for file in staged.files])
+    with pytest.raises(PermanentError):
+        loading.load(staged)
+    assert (loading.target(), loading.ledger()) == before
+
+
+@pytest.mark.parametrize(
+    "columns", ["at TIMESTAMP, id INTEGER, v VARCHAR(80)", "id INTEGER, at TIMESTAMP", "x INTEGER"]
+)
+def test_a_target_with_other_columns_or_another_order_is_refused_by_name(loading, columns):
+    loading.rooms.ask(f"CREATE TABLE public.{loading.spec.table} ({columns})")
+    with pytest.raises(SpecError) as caught:
+        loading.put(1, [(1, at(1), "a")])
+    names = ", ".join(column.split()[0] for column in columns.split(", "))
+    assert f"has the columns {names}; staged are id, at, v" in caught.value.problem
+    assert loading.ledger() == {}
+
+
+def test_partitions_that_differ_in_columns_are_refused_together(loading):
+    with pytest.raises(SpecError, match="2024-01-01 to 2024-01-02 differ in columns"):
+        loading.load(loading.stage(1, [(1, at(1), "a")]), loading.stage(2, [(1, at(2))], COLUMNS[:2]))
+
+
+# --- broken connections ----------------------------------------------------------------------------------------------
+
+
+class Breaking(Warehouse):
+    """A warehouse that calls `hook` before and after each statement of each session."""
+
+    def __init__(self, warehouse: Warehouse, hook: Callable[[int, str, str, Session], None]) -> None:
+        super().__init__(warehouse.url, warehouse.iam_role)
+        self.attempts = 0
+        self._hook = hook
+
+    @contextmanager
+    def connect(self):
+        self.attempts += 1
+        attempt, hook = self.attempts, self._hook
+        with super().connect() as session:
+            plain = session.execute
+
+            def execute(text, parameters=()):
+                hook(attempt, "before", text, session)
+                rows = plain(text, parameters)
+                hook(attempt, "after", text, session)
+                return rows
+
+            session.execute = execute
+            yield session
+
+
+def test_a_connection_lost_after_the_commit_is_known_from_the_ledger(loading):
+    def hook(attempt, when, text, session):
+        if (attempt, when, text) == (1, "after", "COMMIT"):
+            raise TransientError("The connection was lost.", "Try again.")
+
+    told = []
+    staged = loading.stage(1, [(1, at(1), "a")])
+    done = loading.load(staged, warehouse=Breaking(loading.rooms.warehouse, hook), report=told.append)
+    assert done.repeated
+    assert done.rows == {"2024-01-01": 1}
+    assert not any(text.startswith(("COPY", "DELETE", "INSERT")) for text in done.statements)
+    assert loading.target() == [(1, at(1), "a")]
+    assert len(told) == 1
+    assert "Attempt 2 of 3; the ledger is asked first" in told[0]
+
+
+def test_a_backend_killed_before_any_statement_of_the_transaction_costs_nothing_but_an_attempt(loading):
+    loading.put(1, [(1, at(1), "old"), (2, at(1), "gone")])
+    seen: list[str] = []
+
+    def note(attempt, when, text, session):
+        if when == "before":
+            seen.append(text)
+
+    plain = Breaking(loading.rooms.warehouse, note)
+    loading.load(loading.stage(1, [(1, at(1), "0")]), warehouse=plain)
+    steps = range(seen.index("BEGIN"), len(seen))
+    assert len(steps) > 8
+    for step in steps:
+        count = 0
+
+        def hook(attempt, when, text, session, step=step):
+            nonlocal count
+            if attempt == 1 and when == "before":
+                if count == step:
+                    pid = session._raw.info.backend_pid
+                    loading.rooms.ask("SELECT pg_terminate_backend(%s)", (pid,))
+                    time.sleep(0.02)
+                count += 1
+
+        breaking = Breaking(loading.rooms.warehouse, hook)
+        staged = loading.stage(1, [(1, at(1, step), f"v{step}")], fingerprint=f"1-{step}")
+        done = loading.load(staged, warehouse=breaking)
+        assert (breaking.attempts, done.repeated) == (2, False)
+        assert loading.target() == [(1, at(1, step), f"v{step}")]
+        assert loading.ledger()["2024-01-01"].fingerprint == f"1-{step}"
+
+
+def test_a_load_gives_up_after_some_attempts_and_changes_nothing(loading):
+    loading.put(1, [(1, at(1), "a")])
+
+    def hook(attempt, when, text, session):
+        if when == "before" and text == "COMMIT":
+            raise TransientError("In the way.", "Try again.")
+
+    breaking = Breaking(loading.rooms.warehouse, hook)
+    told = []
+    with pytest.raises(TransientError, match="In the way"):
+        loading.load(loading.stage(1, []), warehouse=breaking, report=told.append)
+    assert (breaking.attempts, len(told)) == (ATTEMPTS, ATTEMPTS - 1)
+    assert loading.target() == [(1, at(1), "a")]
+
+
+# --- two at once -----------------------------------------------------------------------------------------------------
+
+
+def test_two_loads_of_one_table_take_turns_and_readers_see_whole_states_only(loading):
+    loading.put(1, [(1, at(1), "a"), (2, at(1), "a")])
+    holding, release, overlapped = threading.Event(), threading.Event(), []
+
+    def first(attempt, when, text, session):
+        if when == "before" and text == "COMMIT":
+            holding.set()
+            release.wait(20)
+
+    def second(attempt, when, text, session):
+        if when == "after" and text.startswith("LOCK"):
+            overlapped.append(not release.is_set())
+
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(
+            loading.load, loading.stage(1, [(1, at(1), "b")]), warehouse=Breaking(loading.rooms.warehouse, first)
+        )
+        assert holding.wait(20)
+        other = pool.submit(
+            loading.load, loading.stage(2, [(1, at(2), "c")]), warehouse=Breaking(loading.rooms.warehouse, second)
+        )
+        time.sleep(0.3)
+        assert not other.done()
+        assert loading.target() == [(1, at(1), "a"), (2, at(1), "a")]
+        release.set()
+        one.result()
+        other.result()
+    assert overlapped == [False]
+    assert loading.target() == [(1, at(2), "c")]
+
+
+def test_many_loads_at_once_of_a_table_that_is_not_there_yet_all_succeed(rooms):
+    loading = Loading(rooms)
+    staged = [loading.stage(day, [(day, at(day), "x")]) for day in range(1, 7)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(loading.load, staged))
+    assert [row[0] for row in loading.target()] == [1, 2, 3, 4, 5, 6]
+    assert loading.ledger().keys() == {manifest.partition for manifest in staged}
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def test_hostile_names_are_loaded_like_any_other(rooms):
+    names = [name.lower() for name in HOSTILE_NAMES]
+    columns = (Column("id", "int(11)"), *(Column(name, "datetime") for name in HOSTILE_NAMES))
+    for cursor in ("a%s%%d", "it's", 'double"quote'):
+        warehouse = {"table": f'{rooms.name()} "%s" it\'s', "distribution_key": "two words", "sort_keys": ["per%cent"]}
+        loading = Loading(rooms, key=["id", cursor], cursor={"column": cursor}, warehouse=warehouse)
+        rows = [(n, *[at(1, n)] * len(names)) for n in range(3)]
+        # An own folder name: S3 keys and Glue have their own idea of what a name may be.
+        loading.spec = refit_spec(loading.spec)
+        for _ in range(2):
+            assert loading.put(1, rows, columns=columns).rows == {"2024-01-01": 3}
+        found = rooms.ask(f"SELECT * FROM public.{quote(warehouse['table'])} ORDER BY id")
+        assert found == rows
+
+
+def refit_spec(spec):
+    given = spec.model_dump(by_alias=True, exclude_none=True)
+    given["partitions"] = {**given["partitions"], "column": "day"}
+    return type(spec).model_validate(given)
+
+
+def test_names_are_lower_case_in_the_warehouse(rooms):
+    loading = Loading(rooms, key=["ID"], cursor={"column": "At"}, warehouse={"table": rooms.name("Mixed_")})
+    columns = (Column("ID", "int(11)"), Column("At", "datetime"), Column("V", "varchar(20)"))
+    loading.put(1, [(1, at(1), "a")], columns=columns)
+    assert rooms.ask(f"SELECT id, at, v FROM {loading.spec.warehouse_name.lower()}") == [(1, at(1), "a")]

@@ -12,11 +12,11 @@ import dagster as dg
 from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeverity, AssetCheckSpec, MetadataValue
 
 from rds_lake.assets.common import failures, run_partitions
-from rds_lake.assets.split import lookup_values
 from rds_lake.extract.snapshot import open_snapshot
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifest, Manifests
 from rds_lake.lake.store import ObjectStore
+from rds_lake.plan import lookup_values
 from rds_lake.quality.inspect import Report, RuleReport, inspect
 from rds_lake.resources.services import LakeResource, RdsResource, WarehouseResource
 from rds_lake.spec import Stage, TableSpec

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from rds_lake.errors import SpecError
 from rds_lake.extract.fence import Fence
 from rds_lake.extract.fingerprint import EMPTY
 from rds_lake.extract.snapshot import open_snapshot
@@ -16,7 +17,7 @@ from rds_lake.lake.keys import WHOLE_TABLE, TableKeys
 from rds_lake.lake.manifest import Manifests
 from rds_lake.lake.store import ObjectStore
 from rds_lake.partitions import Window
-from rds_lake.quality.rules import compile_rules
+from rds_lake.quality.rules import Lookup, compile_rules
 from rds_lake.quality.split import needed_lookups
 from rds_lake.spec import LAKE_STAGES, TableSpec
 from rds_lake.warehouse import ledger
@@ -112,7 +113,22 @@ def rules_digest(source: Source, spec: TableSpec, table: SourceTable) -> str:
     """What identifies a table's rules now, with the present values of the lookups that they read."""
     columns = tuple(column.name for column in table.columns)
     rules = compile_rules(spec, columns, source_unique=table.is_unique(spec.key))
-    return rules.digest({lookup: source.lookup(*lookup) for lookup in needed_lookups(spec)})
+    return rules.digest(lookup_values(source, spec))
+
+
+def lookup_values(source: Source, spec: TableSpec) -> dict[Lookup, tuple[str, ...]]:
+    """The present values of every lookup that a table's rules name.
+
+    Raises:
+        SpecError: a lookup is not there, or is empty.
+    """
+    values = {}
+    for table, column in needed_lookups(spec):
+        try:
+            values[table, column] = source.lookup(table, column)
+        except SpecError as error:
+            raise SpecError(f"{spec.table}: an in_lookup rule cannot be used. {error.problem}", error.remedy) from error
+    return values
 
 
 def _unarchived(store: ObjectStore, keys: TableKeys, manifests: Manifests) -> frozenset[str]:

@@ -14,15 +14,13 @@ from rds_lake.assets.common import (
     partitions_of,
     report,
 )
-from rds_lake.errors import SpecError
-from rds_lake.extract.source import Source
 from rds_lake.lake.batch import commit_if_new
 from rds_lake.lake.catalog import publish
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifest, Manifests
 from rds_lake.lake.store import ObjectStore, side_by_side
-from rds_lake.quality.rules import Lookup
-from rds_lake.quality.split import DISCARDED_GLUE_COLUMNS, Split, Splitter, needed_lookups
+from rds_lake.plan import lookup_values
+from rds_lake.quality.split import DISCARDED_GLUE_COLUMNS, Split, Splitter
 from rds_lake.resources.services import LakeResource, ProgressResource, RdsResource
 from rds_lake.spec import Stage, TableSpec
 
@@ -67,21 +65,6 @@ def split_assets(spec: TableSpec, condition: Condition) -> dg.AssetsDefinition:
                 yield dg.MaterializeResult(asset_key=key)
 
     return split
-
-
-def lookup_values(source: Source, spec: TableSpec) -> dict[Lookup, tuple[str, ...]]:
-    """The present values of every lookup that a table's rules name.
-
-    Raises:
-        SpecError: a lookup is not there, or is empty.
-    """
-    values = {}
-    for table, column in needed_lookups(spec):
-        try:
-            values[table, column] = source.lookup(table, column)
-        except SpecError as error:
-            raise SpecError(f"{spec.table}: an in_lookup rule cannot be used. {error.problem}", error.remedy) from error
-    return values
 
 
 def _split_all(

@@ -15,7 +15,16 @@ from rds_lake.extract.types import arrow_schema
 from rds_lake.lake.files import open_batches
 from rds_lake.lake.manifest import Manifest
 from rds_lake.lake.store import ObjectStore
-from rds_lake.quality.rules import FILE, ROW, CompiledRules, Lookup, compile_rules, fill_lookups
+from rds_lake.quality.rules import (
+    FILE,
+    ROW,
+    CompiledRules,
+    Lookup,
+    applying_rules,
+    compile_rules,
+    fill_lookups,
+    try_rules,
+)
 from rds_lake.spec import TableSpec
 from rds_lake.sql import literal, quote, quote_all
 
@@ -101,12 +110,15 @@ def _scan(
 ) -> None:
     schema = arrow_schema(manifests[-1].columns)
     marks = [pa.field(PARTITION, pa.string()), pa.field(FILE, pa.string()), pa.field(ROW, pa.int64())]
-    reader = pa.RecordBatchReader.from_batches(pa.schema([*schema, *marks]), _rows(store, manifests, schema, marks))
+    full = pa.schema([*schema, *marks])
+    try_rules(connection, rules, manifests[-1].table, full)
+    reader = pa.RecordBatchReader.from_batches(full, _rows(store, manifests, schema, marks))
     connection.register("landed", reader)
     names = quote_all(columns)
-    connection.execute(
-        f"CREATE TABLE scanned AS SELECT {PARTITION}, {names}, _failed_rules FROM ({rules.select('landed')})"
-    )
+    with applying_rules(manifests[-1].table, f"{len(manifests):,} partitions"):
+        connection.execute(
+            f"CREATE TABLE scanned AS SELECT {PARTITION}, {names}, _failed_rules FROM ({rules.select('landed')})"
+        )
 
 
 def _rows(

@@ -6,12 +6,14 @@ The text is plain enough for DuckDB and Spark. Lookups are read through tables t
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
 
+from rds_lake.errors import SpecError
 from rds_lake.spec import AcceptedValues, Between, InLookup, Matches, NotNull, Rule, SqlRule, TableSpec, Unique
 from rds_lake.sql import literal, quote, quote_all
 
@@ -144,3 +146,40 @@ def fill_lookups(
         connection.register("lookup_values", pa.table({"v": pa.array(values[lookup], pa.string())}))
         connection.execute(f"CREATE TABLE lookup_{number} AS SELECT v FROM lookup_values")
         connection.unregister("lookup_values")
+
+
+@contextmanager
+def applying_rules(table: str, to: str) -> Iterator[None]:
+    """Turn the engine's errors over real rows into ours.
+
+    Args:
+        table: the table's name.
+        to: what the rules are applied to, for the message.
+
+    Raises:
+        SpecError: a rule fails on some value.
+    """
+    try:
+        yield
+    except duckdb.Error as error:
+        raise SpecError(
+            f"{table}: a rule could not be applied to {to}: {str(error).splitlines()[0]}.",
+            f"Correct the rule in defs/{table}/defs.yaml (use TRY_CAST where a value may not convert).",
+        ) from error
+
+
+def try_rules(connection: duckdb.DuckDBPyConnection, rules: CompiledRules, table: str, schema: pa.Schema) -> None:
+    """Try each rule on no rows, so that one that cannot be applied is named.
+
+    Raises:
+        SpecError: one cannot.
+    """
+    connection.register("landed", pa.Table.from_batches([], schema))
+    for rule in rules.rules:
+        try:
+            connection.execute(f"SELECT *, {rule.condition} FROM landed").fetchall()
+        except duckdb.Error as error:
+            raise SpecError(
+                f"{table}: the rule {rule.label} cannot be applied: {str(error).splitlines()[0]}.",
+                f"Correct it in defs/{table}/defs.yaml.",
+            ) from error

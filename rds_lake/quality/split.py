@@ -21,7 +21,17 @@ from rds_lake.lake.files import READ_ROWS, open_batches
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifest
 from rds_lake.lake.store import ObjectStore
-from rds_lake.quality.rules import FILE, KEEPS, ROW, CompiledRules, Lookup, compile_rules, fill_lookups
+from rds_lake.quality.rules import (
+    FILE,
+    KEEPS,
+    ROW,
+    CompiledRules,
+    Lookup,
+    applying_rules,
+    compile_rules,
+    fill_lookups,
+    try_rules,
+)
 from rds_lake.spec import Stage, TableSpec
 
 DISCARDED_FIELDS = (
@@ -137,18 +147,13 @@ class Splitter:
         with self._engine:  # one query at a time: DuckDB calls back into Python for the rows
             connection = self._database
             if marked not in self._checked:
-                _check_rules(connection, rules, landed.table, marked)
+                try_rules(connection, rules, landed.table, marked)
                 self._checked.append(marked)
             reader = pa.RecordBatchReader.from_batches(marked, chain([first], rows))
             connection.register("landed", reader)
             try:
-                yield from connection.execute(rules.select("landed")).to_arrow_reader(READ_ROWS)
-            except duckdb.Error as error:
-                raise SpecError(
-                    f"{landed.table}: a rule could not be applied to the partition {landed.partition}: "
-                    f"{str(error).splitlines()[0]}.",
-                    f"Correct the rule in defs/{landed.table}/defs.yaml (use TRY_CAST where a value may not convert).",
-                ) from error
+                with applying_rules(landed.table, f"the partition {landed.partition}"):
+                    yield from connection.execute(rules.select("landed")).to_arrow_reader(READ_ROWS)
             finally:
                 connection.unregister("landed")
 
@@ -178,19 +183,6 @@ def _check_names(table: str, columns: tuple[str, ...]) -> None:
                 f"{table}: the column '{column}' is called like one that the split adds to the source's.",
                 "Read it through a view of the source that renames it (source_table in the table's defs.yaml).",
             )
-
-
-def _check_rules(connection: duckdb.DuckDBPyConnection, rules: CompiledRules, table: str, schema: pa.Schema) -> None:
-    """Try each rule on no rows, so that one that cannot be applied is named."""
-    connection.register("landed", pa.Table.from_batches([], schema))
-    for rule in rules.rules:
-        try:
-            connection.execute(f"SELECT *, {rule.condition} FROM landed").fetchall()
-        except duckdb.Error as error:
-            raise SpecError(
-                f"{table}: the rule {rule.label} cannot be applied: {str(error).splitlines()[0]}.",
-                f"Correct it in defs/{table}/defs.yaml.",
-            ) from error
 
 
 def _discard(rows: pa.RecordBatch, batch: str, schema: pa.Schema) -> pa.RecordBatch:

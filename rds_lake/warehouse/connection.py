@@ -22,6 +22,18 @@ CONNECT_TIMEOUT = 10
 _PASSING_CLASSES = {"08", "40", "53", "57"}  # connection, rollback by conflict, resources, operator intervention
 _PASSING_TEXTS = ("1023", "1018")  # Redshift: serializable isolation violation; table made after the snapshot
 
+_COLLISIONS = {
+    errorcodes.UNIQUE_VIOLATION,
+    errorcodes.DUPLICATE_TABLE,
+    errorcodes.DUPLICATE_SCHEMA,
+    errorcodes.DUPLICATE_OBJECT,
+}
+"""Of two sessions that create the same thing at once, `IF NOT EXISTS` or not, one may get these."""
+
+
+class CollisionError(TransientError):
+    """Another session created the same thing at the same moment: now it exists."""
+
 
 def translate(error: psycopg2.Error, address: str) -> RdsLakeError:
     """The driver's error as ours, with a remedy; the address holds no password."""
@@ -33,6 +45,8 @@ def translate(error: psycopg2.Error, address: str) -> RdsLakeError:
     # While connecting the driver gives no code.
     if code == errorcodes.INVALID_CATALOG_NAME or re.search(r'FATAL: database ".*" does not exist', text):
         return ConfigError(problem, "Correct the database in RDS_LAKE_WAREHOUSE_URL.")
+    if code in _COLLISIONS:
+        return CollisionError(problem, "Another session made the same at the same moment: try again.")
     if code[:2] in _PASSING_CLASSES or (not code and isinstance(error, psycopg2.OperationalError)):
         return TransientError(problem, "Is the warehouse up and reachable? 'rds-lake status' shows the local one.")
     if any(number in text for number in _PASSING_TEXTS):

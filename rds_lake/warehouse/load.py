@@ -17,7 +17,7 @@ from rds_lake.lake.manifest import Manifest, Manifests
 from rds_lake.lake.store import ObjectStore
 from rds_lake.spec import TableSpec
 from rds_lake.warehouse import ledger
-from rds_lake.warehouse.connection import Session, Warehouse
+from rds_lake.warehouse.connection import CollisionError, Session, Warehouse
 from rds_lake.warehouse.statements import FORGET_ROWS, READ_ECLIPSED, Target, forget, merge_windows, remember
 
 ATTEMPTS = 3
@@ -106,7 +106,10 @@ def _attempt(
 ) -> Loaded:
     with warehouse.connect() as session:
         for statement in [*target.setup(), *target.create_incoming()]:
-            session.execute(statement)
+            try:
+                session.execute(statement)
+            except CollisionError:
+                session.execute(statement)  # now it exists
         _check_target(session, target)
         with session.transaction():
             session.execute(target.lock())

@@ -30,14 +30,14 @@ def cut(unit: Unit, start: str = "1971-01-01") -> Partitioning:
 # --- windows ---------------------------------------------------------------------------------------------------------
 
 
-@bounded(300)
+@bounded(150)
 @given(units, moments)
 def test_a_moment_lies_in_the_window_of_its_key(unit, moment):
     window = cut(unit).window(cut(unit).key(moment))
     assert window.lower <= moment < window.upper
 
 
-@bounded(300)
+@bounded(150)
 @given(units, moments)
 def test_windows_tile_time_without_gap_or_overlap(unit, moment):
     partitioning = cut(unit)
@@ -47,7 +47,7 @@ def test_windows_tile_time_without_gap_or_overlap(unit, moment):
     assert partitioning.key(window.lower) == partitioning.key(window.upper - TICK)
 
 
-@bounded(200)
+@bounded(120)
 @given(units, moments, moments)
 def test_keys_sort_like_the_time_they_stand_for(unit, one, other):
     partitioning = cut(unit)
@@ -107,7 +107,7 @@ def test_the_start_moves_down_to_the_start_of_its_unit():
 # --- keys, ranges, spans ---------------------------------------------------------------------------------------------
 
 
-@bounded(200)
+@bounded(120)
 @given(units, moments, st.integers(0, 40), st.integers(-3_000_000, 3_000_000))
 def test_the_keys_of_a_span_are_the_partitions_that_overlap_it_and_no_others(unit, since, count, seconds):
     partitioning = cut(unit)
@@ -133,7 +133,7 @@ def test_no_key_lies_before_the_start_and_none_at_or_after_the_end(unit):
     assert list(partitioning.keys(at("2020-01-01"), partitioning.start)) == []
 
 
-@bounded(200)
+@bounded(120)
 @given(units, moments, st.sets(st.integers(0, 60)), st.randoms())
 def test_the_ranges_of_any_keys_cover_exactly_them_and_are_as_few_as_can_be(unit, first, chosen, random):
     partitioning = cut(unit)

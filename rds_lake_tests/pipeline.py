@@ -29,7 +29,12 @@ import psycopg2
 import pyarrow.parquet as pq
 import pymysql
 import pytest
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from dagster import AssetCheckEvaluation
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+)
 
 from rds_lake.automation import automation_sensor
 from rds_lake.components.table_pipeline import table_definitions
@@ -204,6 +209,16 @@ class World:
         return job.execute_in_process(
             run_config=quiet, instance=self.instance, partition_key=partition, tags=tags, raise_on_error=False
         )
+
+    def check(self, spec: TableSpec, partition: str | None = None) -> dict[str, AssetCheckEvaluation]:
+        """Run all checks of a table alone, for all partitions or for one: what each found, by `asset.check`."""
+        job = self.definitions(spec).resolve_implicit_global_asset_job_def()
+        keys = job.asset_layer.asset_graph.asset_check_keys
+        job = job.get_subset(asset_selection=set(), asset_check_selection=set(keys))
+        quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+        tags = {PARTITION_NAME_TAG: partition} if partition else {}
+        done = job.execute_in_process(run_config=quiet, instance=self.instance, tags=tags, raise_on_error=False)
+        return evaluations(done)
 
     # --- the lake, read with boto3 and pyarrow alone ---
 
@@ -447,6 +462,12 @@ def _plain(value: Any) -> Any:
 def data_files(objects: Mapping[str, str]) -> dict[str, str]:
     """A table's objects without its manifests, which also hold the fence that was last looked at."""
     return {key: etag for key, etag in objects.items() if "/_manifests/" not in key}
+
+
+def evaluations(done: dg.ExecuteInProcessResult) -> dict[str, AssetCheckEvaluation]:
+    """What the checks of a run found, by `asset.check`."""
+    found = done.get_asset_check_evaluations()
+    return {f"{item.asset_key.to_user_string()}.{item.check_name}": item for item in found}
 
 
 def failures(done: dg.ExecuteInProcessResult) -> list[str]:

@@ -16,24 +16,35 @@ def landing_condition() -> Condition:
     """Ask for a partition when its fingerprint changed, or once when it was observed and never landed.
 
     `newly_missing` instead of `missing`: the latter would ask again on every tick until the partition exists, so for
-    ever when its run fails. A landing that happened meanwhile (`rds-lake sync`, a person) takes the request back.
+    ever when its run fails. A landing that happened meanwhile (`rds-lake sync`, a person) takes the request back; the
+    first evaluation does not (as it would with `since_last_handled`), or a source that was observed before the sensor
+    was switched on would never be landed.
     """
     any_reason = dg.AutomationCondition.newly_missing() | dg.AutomationCondition.any_deps_updated()
     return (
-        any_reason.since_last_handled()
+        any_reason.since(_handled())
         & ~dg.AutomationCondition.any_deps_missing()
         & ~dg.AutomationCondition.in_progress()
     ).with_label("source partition changed")
 
 
+def _handled() -> Condition:
+    return dg.AutomationCondition.newly_requested() | dg.AutomationCondition.newly_updated()
+
+
 def following_condition() -> Condition:
-    """Follow whatever comes before, unless a blocking check on it failed."""
+    """Follow whatever comes before, unless a blocking check on it failed.
+
+    What comes before may be asked for on the same tick: then all is one run, in which the check blocks by itself.
+    """
+    checked = dg.AutomationCondition.all_deps_blocking_checks_passed()
+    same_run = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.will_be_requested())
     return (
-        dg.AutomationCondition.any_deps_updated().since_last_handled()
+        dg.AutomationCondition.any_deps_updated().since(_handled())
         & ~dg.AutomationCondition.any_deps_missing()
         & ~dg.AutomationCondition.any_deps_in_progress()
         & ~dg.AutomationCondition.in_progress()
-        & dg.AutomationCondition.all_deps_blocking_checks_passed()
+        & (checked | same_run)
     ).with_label("what comes before was updated")
 
 

@@ -14,7 +14,7 @@ from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeve
 from rds_lake.assets.common import failures, run_partitions
 from rds_lake.extract.snapshot import open_snapshot
 from rds_lake.lake.keys import TableKeys
-from rds_lake.lake.manifest import Manifest, Manifests
+from rds_lake.lake.manifest import Manifest, Manifests, unaccounted
 from rds_lake.lake.store import ObjectStore
 from rds_lake.plan import lookup_values
 from rds_lake.quality.inspect import Report, RuleReport, inspect
@@ -182,14 +182,7 @@ def accounted_result(
     landed: Mapping[str, Manifest], staged: Mapping[str, Manifest], discarded: Mapping[str, Manifest]
 ) -> AssetCheckResult:
     """Whether the batches of three stages add up, partition by partition, and were made from one another."""
-    bad = [
-        key
-        for key, batch in landed.items()
-        if key not in staged
-        or key not in discarded
-        or {staged[key].parent, discarded[key].parent} != {batch.batch}
-        or staged[key].rows + discarded[key].rows != batch.rows
-    ]
+    bad = unaccounted(landed, staged, discarded)
     totals = [sum(item.rows for item in stage.values()) for stage in (landed, staged, discarded)]
     found = f"{totals[0]:,} landed = {totals[1]:,} staged + {totals[2]:,} discarded in {len(landed):,} partitions"
     if bad:

@@ -114,11 +114,17 @@ def demo(
         typer.Option(help="Orders from a headerless CSV: order_id,order_date,customer_id,order_status."),
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Let --orders replace the orders that are there.")] = False,
+    use_my_database: Annotated[
+        bool,
+        typer.Option("--use-my-database", help="Write the samples into the database of RDS_LAKE_SOURCE_URL."),
+    ] = False,
 ) -> None:
     """Start the local stack, fill the source with sample data, sync, and show it in Dagster until Ctrl-C."""
     from rds_lake.local import demo_data, stack
 
     home = settings.home()
+    if not use_my_database:
+        _refuse_given_database(home)
     os.environ.setdefault("RDS_LAKE_AUTOMATION", "on")  # before the servers start: they inherit it
     stack.up(home, ui=False, report=typer.echo)
     os.environ.update(stack.environment(home))
@@ -134,6 +140,19 @@ def demo(
         typer.echo('The stack is still up. Connect with: eval "$(rds-lake env)"; stop it with: rds-lake down')
     if not done:
         raise typer.Exit(FAILED)
+
+
+def _refuse_given_database(home: Path) -> None:
+    """Keep the demo's tables out of a database that the environment or .env happens to name."""
+    from rds_lake.errors import ConfigError
+    from rds_lake.local import stack
+
+    if given := stack.given_source(home):
+        url = settings.parse_database_url(given, scheme="mysql", variable=SOURCE)
+        raise ConfigError(
+            f"{SOURCE} names {url.address}, and the demo would write its sample tables there.",
+            f"Unset {SOURCE} (look into .env too) to use the local MySQL, or say --use-my-database.",
+        )
 
 
 def _sync(tables: list[str], since: datetime | None, until: datetime | None, *, verbose: bool) -> bool:

@@ -4,17 +4,17 @@
 lean on Dagster's own records, so it is right even when those are lost.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from rds_lake.errors import SpecError
 from rds_lake.extract.fence import Fence
 from rds_lake.extract.fingerprint import EMPTY
-from rds_lake.extract.snapshot import open_snapshot
+from rds_lake.extract.snapshot import Snapshot, open_snapshot
 from rds_lake.extract.source import Source, SourceTable
 from rds_lake.lake.keys import WHOLE_TABLE, TableKeys
-from rds_lake.lake.manifest import Manifests
+from rds_lake.lake.manifest import Manifest, Manifests
 from rds_lake.lake.store import ObjectStore
 from rds_lake.partitions import Window
 from rds_lake.quality.rules import Lookup, compile_rules
@@ -22,6 +22,9 @@ from rds_lake.quality.split import needed_lookups
 from rds_lake.spec import LAKE_STAGES, TableSpec
 from rds_lake.warehouse import ledger
 from rds_lake.warehouse.connection import Warehouse
+
+LATEST = "9999-12-31T00:00:00+00:00"
+"""A fence that is later than any."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,17 @@ def observe(
         found = snapshot.fingerprints(window)
         before, without = snapshot.rows_outside()
     landed = Manifests(store, TableKeys.of(spec)).partitions("landing")
-    vanished = {key: EMPTY for key in landed if key not in found and key in set(keys)}
-    return Observation(snapshot.table, snapshot.fence, {**found, **vanished}, before, without)
+    observed = {**found, **{key: EMPTY for key in landed if key not in found and key in set(keys)}}
+    behind = _behind(store, spec, snapshot, observed)
+    kept = {key: value for key, value in observed.items() if key not in behind}
+    return Observation(snapshot.table, snapshot.fence, kept, before, without)
+
+
+def _behind(store: ObjectStore, spec: TableSpec, snapshot: Snapshot, partitions: Iterable[str]) -> set[str]:
+    """The partitions that were landed under a later fence than this one; they wait until it has passed."""
+    cut = [key for key in partitions if snapshot.is_behind(key, LATEST)]
+    landed = Manifests(store, TableKeys.of(spec)).read_all("landing", cut)
+    return {key for key, item in landed.items() if snapshot.is_behind(key, item.manifest.fence)}
 
 
 @dataclass(frozen=True)
@@ -183,3 +195,21 @@ def decide(fingerprints: Mapping[str, str], standing: Standing) -> Plan:
         if key in standing.unarchived or standing.loaded[key].rules != standing.rules
     }
     return Plan(tuple(sorted(land)), tuple(sorted(resume)))
+
+
+def land_reshaped(plan: Plan, table: SourceTable, key: tuple[str, ...], landed: Mapping[str, Manifest]) -> Plan:
+    """Land again what was landed from a table of other columns or another unique key: no split could catch up with it.
+
+    Args:
+        plan: the plan so far.
+        table: the table as the source describes it now.
+        key: the table's declared key.
+        landed: the landed batches of the partitions that the plan resumes.
+    """
+    same = {
+        partition
+        for partition, manifest in landed.items()
+        if manifest.columns == table.columns and manifest.source_unique == table.is_unique(key)
+    }
+    other = set(plan.resume) - same
+    return Plan(tuple(sorted({*plan.land, *other})), tuple(sorted(same & set(plan.resume))))

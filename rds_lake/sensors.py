@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 from dagster import SensorEvaluationContext
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from rds_lake.automation import automation_is_on
 from rds_lake.lake.keys import WHOLE_TABLE, TableKeys
@@ -35,6 +36,9 @@ def landed_elsewhere_sensor(spec: TableSpec) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING if automation_is_on() else dg.DefaultSensorStatus.STOPPED,
     )
     def landed_elsewhere(context: SensorEvaluationContext, lake: LakeResource) -> dg.SensorResult:
+        if landing_runs(context.instance, spec):
+            text = f"A run is landing {spec.table} now; its batches are recorded when it ends."
+            return dg.SensorResult(skip_reason=text, cursor=context.cursor)
         seen: dict[str, str] = json.loads(context.cursor or "{}")
         manifests = Manifests(lake.store(), TableKeys.of(spec))
         listed = manifests.partitions("landing")
@@ -51,6 +55,16 @@ def landed_elsewhere_sensor(spec: TableSpec) -> dg.SensorDefinition:
         )
 
     return landed_elsewhere
+
+
+def landing_runs(instance: dg.DagsterInstance, spec: TableSpec) -> list[dg.DagsterRun]:
+    """The unfinished runs of a table's landing: they commit batches before Dagster has a record of them."""
+    landing = dg.AssetKey(spec.asset("landing"))
+    return [
+        run
+        for run in instance.get_runs(dg.RunsFilter(statuses=list(NOT_FINISHED_STATUSES)))
+        if run.tags.get("rds_lake/table") == spec.table or landing in (run.asset_selection or ())
+    ]
 
 
 def skip_reason(spec: TableSpec, listed: Mapping[str, str], changed: list[str]) -> str:

@@ -15,12 +15,16 @@ from typing import Any
 import dagster as dg
 from dagster import AssetCheckEvaluation, AssetCheckSeverity, DagsterInstance, DagsterRunStatus
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from dagster_shared.error import SerializableErrorInfo
 
 from rds_lake.assets.raw import SPEC_METADATA
 from rds_lake.checks import raw_result
-from rds_lake.errors import ConfigError, RdsLakeError, SpecError
+from rds_lake.errors import ConfigError, PermanentError, RdsLakeError, SpecError, TransientError
 from rds_lake.event_log import open_dagster_instance
-from rds_lake.plan import Observation, Plan, decide, examine, observe
+from rds_lake.lake.keys import TableKeys
+from rds_lake.lake.manifest import Manifests
+from rds_lake.lake.store import ConflictError
+from rds_lake.plan import Observation, Plan, decide, examine, land_reshaped, observe
 from rds_lake.resources.services import LakeResource, RdsResource, WarehouseResource
 from rds_lake.spec import Stage, TableSpec
 
@@ -30,6 +34,11 @@ WORKER_TAG = "rds_lake/worker"
 CHAIN: tuple[Stage, ...] = ("landing", "staging", "discarded", "archived", "warehouse")
 
 PROC = Path("/proc")
+
+BLOCKED = "DagsterAssetCheckFailedError"
+"""What Dagster raises in the step of a blocking check that failed."""
+
+OWN_ERRORS = {cls.__name__ for cls in (PermanentError, TransientError, ConfigError, SpecError, ConflictError)}
 
 Report = Callable[[str], None]
 
@@ -162,14 +171,16 @@ class Sync:
             # missing from the warehouse between the two loads.
             for first, last in reversed(_ranges(spec, partitions)):
                 self._run(spec, stages, first, last, result)
-                if result.error:
+                if not result.ok:
                     return
 
     def _look(self, spec: TableSpec, since: datetime | None, until: datetime | None) -> tuple[Observation, Plan]:
         source, store = RdsResource().source(), self._lake.store()
         seen = observe(source, store, spec, since, until)
         standing = examine(source, store, WarehouseResource().warehouse(), spec, seen.table)
-        return seen, decide(seen.fingerprints, standing)
+        plan = decide(seen.fingerprints, standing)
+        landed = Manifests(store, TableKeys.of(spec)).read_all("landing", plan.resume)
+        return seen, land_reshaped(plan, seen.table, spec.key, {key: item.manifest for key, item in landed.items()})
 
     def _record_source_check(self, spec: TableSpec, seen: Observation, result: TableResult) -> None:
         found = raw_result(spec, seen.before_start, seen.without_cursor)
@@ -209,7 +220,7 @@ class Sync:
         log = {"loggers": {"console": {"config": {"log_level": self._log_level}}}}
         done = job.execute_in_process(run_config=log, instance=self._instance, tags=tags, raise_on_error=False)
         _collect(spec, done.all_events, result)
-        if not done.success and not result.failed:
+        if not done.success:
             result.error = _why(done.all_events)
 
 
@@ -239,18 +250,29 @@ def _collect(spec: TableSpec, events: Sequence[dg.DagsterEvent], result: TableRe
                 result.failed.append(line)
 
 
-def _why(events: Sequence[dg.DagsterEvent]) -> str:
-    """The first failure's own words."""
-    for event in events:
-        if event.is_step_failure:
-            data = event.step_failure_data
-            if data.user_failure_data and data.user_failure_data.description:
-                return data.user_failure_data.description
-            error = data.error
-            while error and error.cause:
-                error = error.cause
-            return error.message.strip() if error else "a step failed"
-    return "the run failed before its first step; see Dagster's log"
+def _why(events: Sequence[dg.DagsterEvent]) -> str | None:
+    """The first failure's own words; None when a blocking check alone stopped the run, which speaks for itself."""
+    failures = [event.step_failure_data for event in events if event.is_step_failure]
+    if not failures:
+        return "the run failed before its first step; see Dagster's log"
+    for data in failures:
+        if data.user_failure_data and data.user_failure_data.description:
+            return data.user_failure_data.description
+        if data.error is None or data.error.cls_name != BLOCKED:
+            return _own_words(data.error)
+    return None
+
+
+def _own_words(error: SerializableErrorInfo | None) -> str:
+    """The message of the rds_lake error in a chain of causes, or else of the innermost one."""
+    chain = []
+    while error is not None:
+        chain.append(error)
+        error = error.cause
+    for each in chain:
+        if each.cls_name in OWN_ERRORS:
+            return each.message.partition(": ")[2].strip()
+    return chain[-1].message.strip() if chain else "a step failed"
 
 
 def worker() -> str:

@@ -16,12 +16,15 @@ from rds_lake.assets.common import (
     failures,
     partitions_of,
 )
+from rds_lake.errors import PermanentError
 from rds_lake.lake.keys import TableKeys
-from rds_lake.lake.manifest import Manifests
+from rds_lake.lake.manifest import Manifest, Manifests, unaccounted
 from rds_lake.lake.store import side_by_side
 from rds_lake.resources.services import LakeResource, ProgressResource, WarehouseResource
-from rds_lake.spec import TableSpec
+from rds_lake.spec import Stage, TableSpec
 from rds_lake.warehouse.load import load
+
+_BESIDE_STAGING: tuple[Stage, ...] = ("landing", "discarded")
 
 SHOWN_SQL = 600
 """Characters of a statement that the UI shows; the ledger's INSERT grows with the partitions."""
@@ -43,8 +46,7 @@ def warehouse_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinitio
     ) -> None:
         partitions = partitions_of(context, spec)
         with failures():
-            manifests = Manifests(lake.store(), TableKeys.of(spec))
-            staged = [item.manifest for item in side_by_side(lambda key: manifests.require("staging", key), partitions)]
+            staged = accounted_batches(Manifests(lake.store(), TableKeys.of(spec)), partitions)
             done = load(warehouse.warehouse(), lake.store(), spec, staged, context.log.warning)
         progress.of(name, len(partitions))(len(partitions))
         context.log.info(f"Loaded {sum(done.rows.values()):,} rows into {spec.warehouse_name} in one transaction.")
@@ -66,6 +68,28 @@ def warehouse_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinitio
             context.add_asset_metadata(facts, partition_key=manifest.partition if spec.partitioning else None)
 
     return loaded
+
+
+def accounted_batches(manifests: Manifests, partitions: Sequence[str]) -> list[Manifest]:
+    """The staging batches of some partitions, provided that they account for every landed row.
+
+    The blocking check says the same, but only to its own run; a load that is asked for alone must not slip past it.
+
+    Raises:
+        PermanentError: a partition has no staging batch, or its batches do not add up.
+    """
+    found = side_by_side(lambda key: manifests.require("staging", key).manifest, partitions)
+    staged = dict(zip(partitions, found, strict=True))
+    landed, discarded = (
+        {key: item.manifest for key, item in manifests.read_all(stage, partitions).items()} for stage in _BESIDE_STAGING
+    )
+    if bad := unaccounted(landed, staged, discarded):
+        table = staged[bad[0]].table
+        raise PermanentError(
+            f"{table}: the partition {bad[0]} is not accounted for: its landed rows are not all staged or discarded.",
+            f"Materialise {table}_staging for it again, then load it.",
+        )
+    return list(staged.values())
 
 
 def _shown(statements: Sequence[str]) -> str:

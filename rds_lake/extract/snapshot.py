@@ -68,6 +68,21 @@ class Snapshot:
         lower, upper = window or (self.spec.partitioning.start, fence)
         return Window(lower, max(lower, min(upper, fence)))
 
+    def is_behind(self, partition: str, fence: str) -> bool:
+        """Whether reading a partition now would end below a fence that it was read under before.
+
+        The fence may move back (an old transaction, a lost privilege, a clock); what is landed must not.
+
+        Args:
+            partition: the partition's key.
+            fence: the earlier fence, ISO 8601 in UTC.
+        """
+        if self.spec.partitioning is None:
+            return False
+        window = self.spec.partitioning.window(partition)
+        is_cut = self.below_fence(window).upper < window.upper
+        return is_cut and self.fence.at.replace(tzinfo=UTC) < datetime.fromisoformat(fence)
+
     def fingerprints(self, window: Window | None = None) -> dict[str, str]:
         """The fingerprints of the partitions that have rows in a window, by partition key."""
         if self.spec.partitioning is None:
@@ -92,10 +107,17 @@ class Snapshot:
         """
         text, parameters = self.rows_query(window)
         schema = self.schema
-        with self._connection.cursor(SSCursor) as cursor:
+        cursor = self._connection.cursor(SSCursor)
+        try:
             cursor.execute(text, parameters)
             while rows := cursor.fetchmany(BATCH_ROWS):
                 yield self._to_batch(rows, schema)
+        except BaseException:
+            # The driver would read the rest of the rows before it lets go; so the connection goes first.
+            self._connection._force_close()  # type: ignore[attr-defined]
+            cursor.connection = None  # type: ignore[assignment]
+            raise
+        cursor.close()
 
     def rows_query(self, window: Window | None = None) -> tuple[str, tuple[datetime, ...]]:
         """The SELECT that `rows` sends, and its parameters."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pymysql
@@ -99,7 +100,16 @@ class Source:
 
     def _open(self) -> Connection:
         options = dict(self.url.options)
-        authority = options.get("ssl_ca")
+        authority = options.pop("ssl_ca", None)
+        if options:
+            raise ConfigError(
+                f"RDS_LAKE_SOURCE_URL has the option '{min(options)}', which is not known.",
+                "Take it out. For TLS with a verified server give ssl_ca=<file of the authority's certificate>.",
+            )
+        if authority and not Path(authority).is_file():
+            raise ConfigError(
+                f"The ssl_ca file '{authority}' of RDS_LAKE_SOURCE_URL is not there.", "Correct its path."
+            )
         return pymysql.connect(
             host=self.url.host,
             port=self.url.port,
@@ -111,7 +121,8 @@ class Source:
             connect_timeout=CONNECT_TIMEOUT,
             read_timeout=READ_TIMEOUT,
             ssl=ssl.create_default_context(cafile=authority) if authority else None,
-            init_command="SET time_zone='+00:00'",
+            # A slow bucket holds the reader back; the server must not take that for a client that is gone.
+            init_command=f"SET time_zone='+00:00', net_write_timeout={READ_TIMEOUT}",
         )
 
     def describe(self, table: str) -> SourceTable:

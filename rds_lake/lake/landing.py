@@ -35,10 +35,12 @@ class Landed:
     Attributes:
         manifest: its batch, committed.
         new: False when the source still held exactly what was landed before.
+        behind: True when this read ended below the fence of what is landed, so that the earlier batch was kept.
     """
 
     manifest: Manifest
     new: bool
+    behind: bool = False
 
 
 def land(
@@ -84,6 +86,7 @@ class _Landing:
                 for partition, batches in rows:
                     writer = self._writer(partition, fingerprints.get(partition, EMPTY))
                     self._fill(writer, batches)
+                    self._raise_early()
                     self._slots.acquire()
                     self._jobs[partition] = pool.submit(self._commit, partition, writer)
             for partition in self._partitions:  # without rows
@@ -124,6 +127,12 @@ class _Landing:
         )
         return BatchWriter(self._store, self._keys, draft, self._snapshot.schema)
 
+    def _raise_early(self) -> None:
+        """End the reading as soon as a batch could not be sent."""
+        for job in self._jobs.values():
+            if job.done() and (error := job.exception()):
+                raise error
+
     def _fill(self, writer: BatchWriter, batches: Iterable[pa.RecordBatch]) -> None:
         try:
             for batch in batches:
@@ -135,6 +144,9 @@ class _Landing:
     def _commit(self, partition: str, writer: BatchWriter) -> Landed:
         try:
             current: Committed | None = self._current.get(partition)
+            if current is not None and self._snapshot.is_behind(partition, current.manifest.fence):
+                writer.abandon()
+                return Landed(current.manifest, new=False, behind=True)
             done = writer.finish(current.manifest if current else None)
             commit_if_new(self._manifests, done, current)
             with self._counting:

@@ -5,7 +5,7 @@ load can use it as it is, and says beside that what the batch holds. `docs/manif
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -163,6 +163,26 @@ class Committed:
 
     manifest: Manifest
     etag: str
+
+
+def unaccounted(
+    landed: Mapping[str, Manifest], staged: Mapping[str, Manifest], discarded: Mapping[str, Manifest]
+) -> list[str]:
+    """The partitions whose landed rows are not all staged or discarded, or whose batches do not stem from one another.
+
+    Args:
+        landed: the current landed batches by partition.
+        staged: the current staging batches.
+        discarded: the current discarded batches.
+    """
+    return [
+        key
+        for key, batch in landed.items()
+        if key not in staged
+        or key not in discarded
+        or {staged[key].parent, discarded[key].parent} != {batch.batch}
+        or staged[key].rows + discarded[key].rows != batch.rows
+    ]
 
 
 class Manifests:

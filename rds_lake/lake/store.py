@@ -28,6 +28,15 @@ DELETE_LIMIT = 1000
 CONCURRENCY = 8
 """Requests under way at once where many objects are handled: they wait for S3, not for the processor."""
 
+_PASSING = {
+    *("SlowDown", "Throttling", "ThrottlingException", "RequestTimeout"),
+    *("ConcurrentModificationException", "OperationTimeoutException", "InternalServiceException"),
+}
+_CREDENTIALS = {
+    *("AccessDenied", "AccessDeniedException", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"),
+    *("ExpiredToken", "ExpiredTokenException", "UnrecognizedClientException"),
+}
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -85,9 +94,9 @@ def translate(error: ClientError, what: str) -> RdsLakeError:
             f"{what} was changed by another run while this one was working; this one changed nothing.",
             "Run it again if the other run has not done the same.",
         )
-    if code in {"AccessDenied", "AccessDeniedException", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"}:
+    if code in _CREDENTIALS:
         return ConfigError(problem, "Check the AWS credentials and what they may do with it.")
-    if status >= 500 or code in {"SlowDown", "Throttling", "ThrottlingException", "RequestTimeout"}:
+    if status >= 500 or code in _PASSING:
         return TransientError(problem, "Try again.")
     return PermanentError(problem, "Look the code up in the service's error reference.")
 

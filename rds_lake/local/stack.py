@@ -156,6 +156,16 @@ def environment(home: Path) -> dict[str, str]:
     }
 
 
+def given_source(home: Path) -> str:
+    """The MySQL address that the user gave instead of the stack's own, now or when it was set up; empty without one.
+
+    Raises:
+        LocalStackError: nothing answers there.
+    """
+    known = read_secrets(Layout(home.expanduser().absolute()))
+    return _given_source(known) or (known.source_url if known else "")
+
+
 def ui_address(home: Path) -> str:
     """Where the UI is; the empty string when the stack runs without it."""
     found = [row for row in status(home) if row.name == dagster_ui.NAME and row.state == "up"]

@@ -6,6 +6,7 @@ twice in one partition.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
@@ -22,6 +23,7 @@ from rds_lake.quality.rules import (
     Lookup,
     applying_rules,
     compile_rules,
+    engine_settings,
     fill_lookups,
     try_rules,
 )
@@ -33,6 +35,9 @@ VALUES_SHOWN = 20
 
 KEYS_SHOWN = 10
 """Keys of bad rows that a report shows."""
+
+PORTION_ROWS = 500_000
+"""Rows that are looked at together; a single batch may be larger, and then goes to disk where it must."""
 
 PARTITION = "_partition"
 
@@ -93,12 +98,29 @@ def inspect(
         tuple(rule for rule in compiled.rules if getattr(declared.get(rule.label), "rule", "") != "unique"),
         compiled.lookups,
     )
-    with duckdb.connect() as connection:
+    with (
+        TemporaryDirectory(prefix="rds_lake-") as scratch,
+        duckdb.connect(config=engine_settings(scratch)) as connection,
+    ):
         fill_lookups(connection, single, lookup_values)
-        _scan(connection, store, filled, single, columns)
+        repeated = sum(
+            _scan(connection, store, portion, single, spec.key or columns, first=number == 0)
+            for number, portion in enumerate(_portions(filled))
+        )
         rules = tuple(_report(connection, spec, rule.label, declared) for rule in single.rules)
-        repeated = _repeated(connection, spec.key or columns)
     return Report(sum(manifest.rows for manifest in filled), rules, repeated)
+
+
+def _portions(manifests: Sequence[Manifest]) -> Iterator[list[Manifest]]:
+    """Batches in portions of some rows, so that what is held does not grow with the table."""
+    portion: list[Manifest] = []
+    for manifest in manifests:
+        portion.append(manifest)
+        if sum(item.rows for item in portion) >= PORTION_ROWS:
+            yield portion
+            portion = []
+    if portion:
+        yield portion
 
 
 def _scan(
@@ -106,19 +128,29 @@ def _scan(
     store: ObjectStore,
     manifests: Sequence[Manifest],
     rules: CompiledRules,
-    columns: tuple[str, ...],
-) -> None:
+    key: tuple[str, ...],
+    *,
+    first: bool,
+) -> int:
+    """Read batches once: bad rows are added to the table `broken`; returns how many keys repeat in a partition."""
     schema = arrow_schema(manifests[-1].columns)
     marks = [pa.field(PARTITION, pa.string()), pa.field(FILE, pa.string()), pa.field(ROW, pa.int64())]
     full = pa.schema([*schema, *marks])
-    try_rules(connection, rules, manifests[-1].table, full)
+    if first:
+        try_rules(connection, rules, manifests[-1].table, full)
+        connection.register("landed", pa.Table.from_batches([], full))
+        connection.execute(f"CREATE TABLE broken AS {rules.select('landed')}")
+        connection.unregister("landed")
     reader = pa.RecordBatchReader.from_batches(full, _rows(store, manifests, schema, marks))
     connection.register("landed", reader)
-    names = quote_all(columns)
     with applying_rules(manifests[-1].table, f"{len(manifests):,} partitions"):
-        connection.execute(
-            f"CREATE TABLE scanned AS SELECT {PARTITION}, {names}, _failed_rules FROM ({rules.select('landed')})"
-        )
+        connection.execute(f"CREATE TEMP TABLE scanned AS {rules.select('landed')}")
+    connection.unregister("landed")
+    connection.execute("INSERT INTO broken SELECT * FROM scanned WHERE _failed_rules IS NOT NULL")
+    twice = f"SELECT 1 FROM scanned GROUP BY {PARTITION}, {quote_all(key)} HAVING COUNT(*) > 1"
+    [(repeated,)] = _rows_of(connection, f"SELECT COUNT(*) FROM ({twice})")
+    connection.execute("DROP TABLE scanned")
+    return int(repeated)
 
 
 def _rows(
@@ -138,7 +170,7 @@ def _report(
     connection: duckdb.DuckDBPyConnection, spec: TableSpec, label: str, declared: Mapping[str, Any]
 ) -> RuleReport:
     where = f"list_contains(_failed_rules, {literal(label)})"
-    broken = _rows_of(connection, f"SELECT COUNT(*) FROM scanned WHERE {where}")[0][0]
+    broken = _rows_of(connection, f"SELECT COUNT(*) FROM broken WHERE {where}")[0][0]
     if not broken:
         return RuleReport(label, 0)
     columns = declared[label].columns if label in declared else ()
@@ -147,22 +179,15 @@ def _report(
         value = f"CAST({quote(columns[0])} AS VARCHAR)"
         values = _rows_of(
             connection,
-            f"SELECT {value} AS v, COUNT(*) AS n FROM scanned WHERE {where} GROUP BY v "
+            f"SELECT {value} AS v, COUNT(*) AS n FROM broken WHERE {where} GROUP BY v "
             f"ORDER BY n DESC, v LIMIT {VALUES_SHOWN}",
         )
     keys = [key for key in spec.key if not spec.is_personal(key)]
     sample: list[tuple[str]] = []
     if keys:
         text = f"concat_ws(', ', {quote_all(keys)})"
-        sample = _rows_of(connection, f"SELECT {text} FROM scanned WHERE {where} ORDER BY 1 LIMIT {KEYS_SHOWN}")
+        sample = _rows_of(connection, f"SELECT {text} FROM broken WHERE {where} ORDER BY 1 LIMIT {KEYS_SHOWN}")
     return RuleReport(label, broken, tuple(values), tuple(row[0] for row in sample))
-
-
-def _repeated(connection: duckdb.DuckDBPyConnection, columns: tuple[str, ...]) -> int:
-    names = quote_all(columns)
-    text = f"SELECT 1 FROM scanned GROUP BY {PARTITION}, {names} HAVING COUNT(*) > 1"
-    [(repeated,)] = _rows_of(connection, f"SELECT COUNT(*) FROM ({text})")
-    return int(repeated)
 
 
 def _rows_of(connection: duckdb.DuckDBPyConnection, text: str) -> list[Any]:

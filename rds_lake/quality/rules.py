@@ -29,6 +29,9 @@ KEEPS = "_keeps_"
 Lookup = tuple[str, str]
 """A lookup table and its column."""
 
+ENGINE_MEMORY = "256MB"
+"""What DuckDB may hold before it goes to disk; only rules that compare rows with one another hold any."""
+
 COMPILER = 1
 """Changes when the same YAML means something else, so that everything is split again."""
 
@@ -183,3 +186,12 @@ def try_rules(connection: duckdb.DuckDBPyConnection, rules: CompiledRules, table
                 f"{table}: the rule {rule.label} cannot be applied: {str(error).splitlines()[0]}.",
                 f"Correct it in defs/{table}/defs.yaml.",
             ) from error
+
+
+def engine_settings(scratch: str) -> dict[str, str | bool | int | float | list[str]]:
+    """How DuckDB evaluates rules: bounded in memory, and in one order, so that equal rows make equal files.
+
+    Args:
+        scratch: a folder for what does not fit into memory.
+    """
+    return {"threads": 1, "memory_limit": ENGINE_MEMORY, "temp_directory": scratch}

@@ -4,10 +4,12 @@ DuckDB evaluates the rules over the rows as they stream through; the batches the
 `rds_lake.lake.batch`. Each landed row ends in exactly one of the two, which is counted here as well as checked later.
 """
 
-import hashlib
+import shutil
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
+from tempfile import mkdtemp
 from threading import Lock
 
 import duckdb
@@ -16,7 +18,7 @@ import pyarrow.compute as pc
 
 from rds_lake.errors import PermanentError, SpecError
 from rds_lake.extract.types import arrow_schema
-from rds_lake.lake.batch import BatchWriter
+from rds_lake.lake.batch import BatchWriter, new_batch_id
 from rds_lake.lake.files import READ_ROWS, open_batches
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifest
@@ -29,6 +31,7 @@ from rds_lake.quality.rules import (
     Lookup,
     applying_rules,
     compile_rules,
+    engine_settings,
     fill_lookups,
     try_rules,
 )
@@ -79,7 +82,9 @@ class Splitter:
         self._lookup_values = lookup_values
         self._engine = Lock()
         self._checked: list[pa.Schema] = []
-        self._database = duckdb.connect(config={"threads": 2, "preserve_insertion_order": True})
+        scratch = mkdtemp(prefix="rds_lake-")
+        weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
+        self._database = duckdb.connect(config=engine_settings(scratch))
         fill_lookups(self._database, compile_rules(spec, (), source_unique=True), lookup_values)
 
     def rules(self, landed: Manifest) -> CompiledRules:
@@ -133,8 +138,9 @@ class Splitter:
         return done
 
     def _drafts(self, landed: Manifest, digest: str) -> dict[Stage, Manifest]:
-        batch = hashlib.sha256(f"{landed.batch}/{digest}".encode()).hexdigest()[:16]
-        common = replace(landed, batch=batch, parent=landed.batch, rules=digest, files=(), format="parquet", details={})
+        common = replace(
+            landed, batch=new_batch_id(), parent=landed.batch, rules=digest, files=(), format="parquet", details={}
+        )
         stages: tuple[Stage, ...] = ("staging", "discarded")
         return {stage: replace(common, stage=stage) for stage in stages}
 

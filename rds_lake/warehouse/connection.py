@@ -20,7 +20,8 @@ CONNECT_TIMEOUT = 10
 """Seconds until a connection attempt is given up."""
 
 _PASSING_CLASSES = {"08", "40", "53", "57"}  # connection, rollback by conflict, resources, operator intervention
-_PASSING_TEXTS = ("1023", "1018")  # Redshift: serializable isolation violation; table made after the snapshot
+# Redshift's own numbers: serializable isolation violation; table made after the snapshot.
+_PASSING = re.compile(r"\b(?:error|code):?\s*(?:1023|1018)\b", re.IGNORECASE)
 
 _COLLISIONS = {
     errorcodes.UNIQUE_VIOLATION,
@@ -49,7 +50,7 @@ def translate(error: psycopg2.Error, address: str) -> RdsLakeError:
         return CollisionError(problem, "Another session made the same at the same moment: try again.")
     if code[:2] in _PASSING_CLASSES or (not code and isinstance(error, psycopg2.OperationalError)):
         return TransientError(problem, "Is the warehouse up and reachable? 'rds-lake status' shows the local one.")
-    if any(number in text for number in _PASSING_TEXTS):
+    if _PASSING.search(text):
         return TransientError(problem, "Another transaction was in the way: try again.")
     return PermanentError(problem, "Nothing was changed: the transaction was rolled back.")
 

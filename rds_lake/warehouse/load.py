@@ -14,11 +14,14 @@ from datetime import UTC, datetime
 from rds_lake.errors import PermanentError, SpecError, TransientError
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifest, Manifests
-from rds_lake.lake.store import ObjectStore
+from rds_lake.lake.store import ConflictError, ObjectStore
 from rds_lake.spec import TableSpec
 from rds_lake.warehouse import ledger
 from rds_lake.warehouse.connection import CollisionError, Session, Warehouse
 from rds_lake.warehouse.statements import FORGET_ROWS, READ_ECLIPSED, Target, forget, merge_windows, remember
+
+LEDGER_ROWS = 1000
+"""Ledger rows of one statement: Redshift takes at most 16 MB of text."""
 
 ATTEMPTS = 3
 """How often a load is tried when the connection breaks or another transaction is in the way."""
@@ -73,6 +76,8 @@ def load(
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return _attempt(warehouse, store, target, staged, copy_from, asked=attempt > 1)
+        except ConflictError:
+            raise  # the batches themselves are out of date: only who read them can read them again
         except TransientError as error:
             if attempt == ATTEMPTS:
                 raise
@@ -105,7 +110,7 @@ def _attempt(
     asked: bool,
 ) -> Loaded:
     with warehouse.connect() as session:
-        for statement in [*target.setup(), *target.create_incoming()]:
+        for statement in [*target.setup(), target.create_incoming()]:
             try:
                 session.execute(statement)
             except CollisionError:
@@ -115,6 +120,7 @@ def _attempt(
             session.execute(target.lock())
             if asked and _already(session, target.spec, staged):
                 return Loaded(_count(session, target, staged), tuple(session.statements), copy_from, repeated=True)
+            _check_current(store, target.spec, staged)
             if eclipsed := _eclipsed(session, store, target, staged):
                 staged = [*staged, *eclipsed]
                 copy_from = _write_load_manifest(store, target.spec, staged)
@@ -142,6 +148,17 @@ def _already(session: Session, spec: TableSpec, staged: Sequence[Manifest]) -> b
     return all(
         (entry := entries.get(manifest.partition)) is not None and entry.batch == manifest.batch for manifest in staged
     )
+
+
+def _check_current(store: ObjectStore, spec: TableSpec, staged: Sequence[Manifest]) -> None:
+    """Under the lock: nobody may have staged newer batches since these were read, or they would be overwritten."""
+    present = Manifests(store, TableKeys.of(spec)).read_all("staging", [manifest.partition for manifest in staged])
+    for manifest in staged:
+        if manifest.partition in present and present[manifest.partition].manifest.batch != manifest.batch:
+            raise ConflictError(
+                f"{spec.table}: another run staged a newer batch of the partition {manifest.partition}.",
+                "Nothing was changed; the load is tried again with it.",
+            )
 
 
 def _eclipsed(session: Session, store: ObjectStore, target: Target, staged: Sequence[Manifest]) -> list[Manifest]:
@@ -183,7 +200,7 @@ def _exchange(session: Session, target: Target, staged: Sequence[Manifest]) -> N
             session.execute(target.delete_window(), tuple(window))
         if target.spec.key:
             for start, rows in session.execute(target.count_older()):
-                session.execute(FORGET_ROWS, (rows, target.spec.table, partitioning.key(start)))
+                session.execute(FORGET_ROWS, (rows, rows, target.spec.table, partitioning.key(start)))
             session.execute(target.delete_older())
     session.execute(target.insert())
 
@@ -196,20 +213,11 @@ def _record(
     session: Session, spec: TableSpec, staged: Sequence[Manifest], rows: dict[str, int], copy_from: str | None
 ) -> None:
     now = datetime.now(UTC).replace(tzinfo=None)
-    partitions = [manifest.partition for manifest in staged]
-    session.execute(forget(len(partitions)), (spec.table, *partitions))
-    values = [
-        (
-            spec.table,
-            m.partition,
-            m.batch,
-            m.fingerprint,
-            m.rules,
-            copy_from or "",
-            m.rows,
-            rows[m.partition],
-            now,
-        )
-        for m in staged
-    ]
-    session.execute(remember(len(values)), tuple(value for row in values for value in row))
+    for start in range(0, len(staged), LEDGER_ROWS):
+        some = staged[start : start + LEDGER_ROWS]
+        session.execute(forget(len(some)), (spec.table, *(m.partition for m in some)))
+        values = [
+            (spec.table, m.partition, m.batch, m.fingerprint, m.rules, copy_from or "", m.rows, rows[m.partition], now)
+            for m in some
+        ]
+        session.execute(remember(len(values)), tuple(value for row in values for value in row))

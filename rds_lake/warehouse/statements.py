@@ -53,7 +53,7 @@ class Target:
     @property
     def schema(self) -> str:
         """The target's schema."""
-        return self.spec.warehouse.db_schema
+        return self.spec.warehouse.db_schema.lower()  # Redshift folds names, quoted or not
 
     @property
     def name(self) -> str:
@@ -92,12 +92,9 @@ class Target:
     def _definitions(self) -> str:
         return ", ".join(f"{quote(column.name.lower())} {column.mapped.redshift}" for column in self.columns)
 
-    def create_incoming(self) -> list[str]:
-        """The temporary table, empty, in the files' column order."""
-        return [
-            f"DROP TABLE IF EXISTS {self.incoming}",
-            f"CREATE TEMP TABLE {self.incoming} ({self._definitions()})",
-        ]
+    def create_incoming(self) -> str:
+        """The temporary table, empty, in the files' column order; it ends with the session."""
+        return f"CREATE TEMP TABLE {self.incoming} ({self._definitions()})"
 
     def present_columns(self) -> tuple[str, tuple[str, str]]:
         """A query for the target's column names in their order, and its parameters."""
@@ -188,8 +185,14 @@ READ_LEDGER = (
 READ_ECLIPSED = f"SELECT partition_key, batch_id FROM {LEDGER} WHERE table_name = %s AND rows_loaded < rows_staged"
 """The partitions of a table with staged rows that the target does not hold; parameter: the table."""
 
-FORGET_ROWS = f"UPDATE {LEDGER} SET rows_loaded = rows_loaded - %s WHERE table_name = %s AND partition_key = %s"
-"""Record that a partition lost rows to newer ones; parameters: how many, the table, the partition."""
+FORGET_ROWS = (
+    f"UPDATE {LEDGER} SET rows_loaded = rows_loaded - %s, rows_staged = rows_staged - %s, fingerprint = '' "
+    "WHERE table_name = %s AND partition_key = %s"
+)
+"""Record that a partition lost rows to newer ones: what it was loaded from is no longer what the source holds.
+
+Parameters: how many, twice, the table, the partition.
+"""
 
 
 def forget(partitions: int) -> str:

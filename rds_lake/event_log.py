@@ -9,6 +9,7 @@ of the ledger, so `synchronous=NORMAL` (safe when a process dies, not when the p
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from dagster import DagsterInstance
@@ -18,6 +19,8 @@ from dagster._serdes import ConfigurableClassData
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, create_engine
 from sqlalchemy.pool import StaticPool
+
+from rds_lake.errors import ConfigError
 
 KEPT = 8
 """Databases kept open: there is one per run and one for the index; a sync works on few runs at a time."""
@@ -76,8 +79,17 @@ def _relax(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's o
 
 
 def open_dagster_instance() -> DagsterInstance:
-    """The instance at `DAGSTER_HOME`, with the quick event log unless its dagster.yaml names a storage."""
+    """The instance at `DAGSTER_HOME`, with the quick event log unless its dagster.yaml names a storage.
+
+    Raises:
+        ConfigError: the variable names no folder.
+    """
     home = os.environ["DAGSTER_HOME"]
+    if not (Path(home).is_absolute() and Path(home).is_dir()):
+        raise ConfigError(
+            f"DAGSTER_HOME names {home}, which is no folder (its whole path is needed).",
+            "Make the folder and put dagster.yaml into it, or start the local stack with 'rds-lake up'.",
+        )
     reference = InstanceRef.from_dir(home)
     stock = reference.event_storage_data
     if stock is not None and stock.class_name == SqliteEventLogStorage.__name__:

@@ -113,7 +113,10 @@ class Snapshot:
             while rows := cursor.fetchmany(BATCH_ROWS):
                 yield self._to_batch(rows, schema)
         except BaseException:
-            # The driver would read the rest of the rows before it lets go; so the connection goes first.
+            # The driver would read the rest of the rows before it lets go of an unfinished answer.
+            unfinished = self._connection._result  # type: ignore[attr-defined]
+            if unfinished is not None:
+                unfinished.unbuffered_active = False
             self._connection._force_close()  # type: ignore[attr-defined]
             cursor.connection = None  # type: ignore[assignment]
             raise

@@ -168,19 +168,27 @@ for item in (*repository.schedule_defs, *repository.sensor_defs):
 """
 
 
-@pytest.mark.parametrize(("automation", "status"), [("", "STOPPED"), ("on", "RUNNING")])
-def test_schedules_and_sensors_are_stopped_unless_automation_is_on(automation: str, status: str) -> None:
-    environ = {**os.environ, "RDS_LAKE_AUTOMATION": automation}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SHOW], env=environ, capture_output=True, text=True, check=True
-    )
-    assert sorted(done.stdout.splitlines()) == [
+def automations(status: str) -> list[str]:
+    return [
         f"customers_landed_elsewhere||{status}|True",
         f"customers_observation_schedule|0 8 * * *|{status}|True",
         f"orders_landed_elsewhere||{status}|True",
         f"orders_observation_schedule|0 8 * * *|{status}|True",
         f"rds_lake_automation||{status}|True",
     ]
+
+
+def test_schedules_and_sensors_are_stopped_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(SHOW)
+    assert sorted(capsys.readouterr().out.splitlines()) == automations("STOPPED")
+
+
+def test_schedules_and_sensors_run_where_automation_is_on() -> None:
+    environ = {**os.environ, "RDS_LAKE_AUTOMATION": "on"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SHOW], env=environ, capture_output=True, text=True, check=True
+    )
+    assert sorted(done.stdout.splitlines()) == automations("RUNNING")
 
 
 # --- batches that others landed ------------------------------------------------------------------------------------

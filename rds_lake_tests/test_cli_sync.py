@@ -82,11 +82,12 @@ def test_no_place_for_dagsters_records(sync: Sync) -> None:
 
 
 def test_a_dagster_home_that_is_not_there(sync: Sync, tmp_path: Path) -> None:
-    code, _, error = sync(DAGSTER_HOME=str(tmp_path / "gone"))
+    gone = tmp_path / "gone"
+    code, _, error = sync(DAGSTER_HOME=str(gone))
     assert code == 2
     assert error == (
-        f"error: DAGSTER_HOME names {tmp_path / 'gone'}, which is no folder (its whole path is needed). Make the folder "
-        "and put dagster.yaml into it, or start the local stack with 'rds-lake up'.\n"
+        f"error: DAGSTER_HOME names {gone}, which is no folder (its whole path is needed). Make the folder and put "
+        "dagster.yaml into it, or start the local stack with 'rds-lake up'.\n"
     )
 
 

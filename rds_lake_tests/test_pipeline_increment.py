@@ -93,8 +93,8 @@ HEALED = {
 
 @pytest.mark.parametrize(("statement", "touched"), HEALED.values(), ids=HEALED)
 def test_sync_heals(world: World, orders: TableSpec, statement: str, touched: list[str]) -> None:
-    world.sync(orders)
-    before = world.assert_in_step(orders)
+    assert world.sync(orders).ok
+    before = world.outline(orders)
 
     world.ask(statement.format(orders.source_name))
     done = world.sync(orders)

@@ -170,8 +170,7 @@ class Sync:
             # The newest first: a row that was updated leaves an old partition for a newer one, and must not be
             # missing from the warehouse between the two loads.
             for first, last in reversed(_ranges(spec, partitions)):
-                self._run(spec, stages, first, last, result)
-                if not result.ok:
+                if not self._run(spec, stages, first, last, result):
                     return
 
     def _look(self, spec: TableSpec, since: datetime | None, until: datetime | None) -> tuple[Observation, Plan]:
@@ -210,7 +209,8 @@ class Sync:
                 )
             )
 
-    def _run(self, spec: TableSpec, stages: Sequence[Stage], first: str, last: str, result: TableResult) -> None:
+    def _run(self, spec: TableSpec, stages: Sequence[Stage], first: str, last: str, result: TableResult) -> bool:
+        """Execute a run; False when it failed, be it by an error or by a blocking check."""
         keys = {dg.AssetKey(spec.asset(stage)) for stage in stages}
         job = self._definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection=keys)
         tags = {"rds_lake/table": spec.table, "rds_lake/trigger": "sync", WORKER_TAG: worker()}
@@ -222,6 +222,7 @@ class Sync:
         _collect(spec, done.all_events, result)
         if not done.success:
             result.error = _why(done.all_events)
+        return done.success
 
 
 def _ranges(spec: TableSpec, partitions: Sequence[str]) -> list[tuple[str, str]]:

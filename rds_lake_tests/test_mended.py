@@ -75,26 +75,33 @@ def move(world: World, spec: TableSpec, order: int, to: str) -> None:
 # --- the fence -------------------------------------------------------------------------------------------------------
 
 
+def put_fence(patch: pytest.MonkeyPatch, at: str) -> None:
+    given = Fence(at=day(at), held_back_by=dt.timedelta(), sees_transactions=True)
+    patch.setattr(snapshots, "read_fence", lambda _: given)
+
+
 @pytest.fixture
 def fence(monkeypatch: pytest.MonkeyPatch) -> SetFence:
     """Sets the instant that every snapshot from now on is cut off at."""
+    return lambda at: put_fence(monkeypatch, at)
 
-    def put(at: str) -> None:
-        given = Fence(at=day(at), held_back_by=dt.timedelta(), sees_transactions=True)
-        monkeypatch.setattr(snapshots, "read_fence", lambda _: given)
 
-    return put
+@pytest.fixture(scope="module")
+def landed_until_evening(world: World) -> TableSpec:
+    """Orders that were synced when the fence stood in the evening of the last day."""
+    spec = orders(world, "fenced")
+    with pytest.MonkeyPatch.context() as patch:
+        put_fence(patch, "2024-01-03T18:00")
+        assert world.sync(spec).ok
+    assert 0 < world.manifests(spec.table, "landing")["2024-01-03"]["rows"] < ROWS // DAYS
+    return spec
 
 
 @pytest.fixture
-def landed_late(world: World, fence: SetFence, request: pytest.FixtureRequest) -> TableSpec:
-    """Orders up to the evening of the last day, seen now with the fence of the afternoon of the day before."""
-    spec = orders(world, f"fenced{request.node.name.encode().hex()[-24:]}")
-    fence("2024-01-03T18:00")
-    assert world.sync(spec).ok
-    assert 0 < world.manifests(spec.table, "landing")["2024-01-03"]["rows"] < ROWS // DAYS
+def landed_late(landed_until_evening: TableSpec, fence: SetFence) -> TableSpec:
+    """The same, seen with the fence of the afternoon of the day before."""
     fence("2024-01-02T15:00")
-    return spec
+    return landed_until_evening
 
 
 @stack_test
@@ -140,7 +147,7 @@ def test_a_fence_that_has_come_back_lets_newer_rows_in(world: World, landed_late
 @pytest.fixture
 def moved_on(world: World, request: pytest.FixtureRequest) -> TableSpec:
     """Orders of which one has gone on from the 2nd to the 3rd; of that, only the 3rd is synced."""
-    spec = orders(world, f"moved{request.node.name.encode().hex()[-24:]}")
+    spec = orders(world, f"moved_{len(request.node.name)}")
     assert world.sync(spec).ok
     move(world, spec, 41, "2024-01-03 23:59:59")
     sync_day(world, spec, 3)
@@ -156,14 +163,6 @@ def test_the_ledger_does_not_vouch_for_a_partition_that_lost_a_row_to_a_newer_on
     staged = world.manifests(moved_on.table, "staging")["2024-01-02"]["rows"]
     assert prints["2024-01-02"] == ("", staged - 1, staged - 1)
     assert [at for at, (mark, *_) in prints.items() if not mark] == ["2024-01-02"]
-
-
-@stack_test
-def test_a_partition_that_lost_a_row_is_landed_again_by_the_next_sync(world: World, moved_on: TableSpec) -> None:
-    done = world.sync(moved_on)
-    assert (done.ok, done.partitions) == (True, 1)
-    world.assert_in_step(moved_on)
-    assert world.sync(moved_on).partitions == 0
 
 
 @stack_test
@@ -234,10 +233,10 @@ def test_a_run_whose_staged_batches_were_replaced_meanwhile_takes_the_new_ones(
     world.assert_in_step(spec)
 
 
-@pytest.fixture
-def unaccounted(world: World, request: pytest.FixtureRequest) -> TableSpec:
+@pytest.fixture(scope="module")
+def unaccounted(world: World) -> TableSpec:
     """Orders with a day that was landed again, and not split."""
-    spec = orders(world, f"alone{request.node.name.encode().hex()[-24:]}")
+    spec = orders(world, "alone")
     assert world.sync(spec).ok
     world.ask(f"INSERT INTO {spec.source_name} VALUES (5001, '2024-01-02 12:00:00', 7, 'CLOSED')")
     assert world.materialize(spec, "landing", partition="2024-01-02").success
@@ -272,9 +271,6 @@ def test_a_run_of_the_warehouse_alone_does_not_load_what_is_not_accounted_for(
     assert not done.success
     assert failures(done) == [not_accounted(unaccounted)]
     assert world.state(unaccounted) == before
-
-    assert world.materialize(unaccounted, *STAGES[1:], partition="2024-01-02").success
-    world.assert_in_step(unaccounted)
 
 
 @stack_test
@@ -325,11 +321,11 @@ def test_a_row_that_no_partition_holds_does_not_keep_others_from_being_synced(wo
     spec = orders(world, "gaps")
     assert world.sync(spec).ok
     world.ask(f"INSERT INTO {spec.source_name} VALUES (6001, NULL, 1, 'CLOSED')")
-    for number in (1, 3, 5):
+    for number in (1, 3):
         world.ask(f"INSERT INTO {spec.source_name} VALUES ({6001 + number}, '2024-01-{number:02}', 1, 'CLOSED')")
     done = world.sync(spec)
-    assert (done.ok, done.error, done.partitions) == (False, None, 3)
-    assert world.sync(spec).partitions == 0, "one sync did them all"
+    assert (done.ok, done.error, done.partitions) == (False, None, 2)
+    assert world.sync(spec).partitions == 0, "one sync did both"
 
 
 @stack_test

@@ -3,6 +3,7 @@
 import sys
 import urllib.error
 import urllib.request
+from contextlib import suppress
 
 from rds_lake.errors import LocalStackError
 from rds_lake.local.layout import BUCKET, PRIVATE_FOLDER, REGION
@@ -80,7 +81,8 @@ def _make_bucket(site: Site) -> None:
         region_name=REGION,
     )
     try:
-        client.create_bucket(Bucket=BUCKET)  # in us-east-1 this is fine for a bucket that is already ours
+        with suppress(client.exceptions.BucketAlreadyOwnedByYou):  # made at an earlier start
+            client.create_bucket(Bucket=BUCKET)
     except (BotoCoreError, ClientError) as error:
         raise LocalStackError(
             f"The bucket '{BUCKET}' could not be made: {error}.", f"Look into {site.layout.log(NAME)}."

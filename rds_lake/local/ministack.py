@@ -7,10 +7,7 @@
 
 import functools
 import json
-from collections.abc import Callable
 from typing import Any
-
-Glue = Callable[..., Any]
 
 
 def registered_files(location: str, keys: list[str], tables: list[dict[str, Any]], partitions: Any) -> list[str]:  # noqa: ANN401 - MiniStack's own store

@@ -67,7 +67,8 @@ def show(console: Console, results: Sequence[TableResult], seconds: float) -> No
         for line in result.failed:
             console.print(f"[red]failed[/] {escape(line)}", highlight=False, soft_wrap=True)
         if result.error:
-            console.print(f"[red]error[/] {result.table}: {escape(result.error)}", highlight=False, soft_wrap=True)
+            text = result.error.removeprefix(f"{result.table}: ")
+            console.print(f"[red]error[/] {result.table}: {escape(text)}", highlight=False, soft_wrap=True)
     console.print(_closing(results, seconds), highlight=False, soft_wrap=True)
 
 

@@ -25,7 +25,7 @@ def load_definitions() -> dg.Definitions:
     try:
         from rds_lake.definitions import defs  # noqa: PLC0415 - importing it is what may fail
     except MISTAKES as error:
-        raise SpecError(explain(error), "Correct it; 'dg check yaml' shows the lines.") from error
+        raise SpecError(explain(error), "Correct it; 'dg check defs' shows the lines.") from error
     return defs
 
 

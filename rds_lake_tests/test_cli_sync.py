@@ -161,6 +161,6 @@ def test_a_mistake_in_the_yaml_is_one_line_and_exit_code_2(environ: dict[str, st
     check_silence(environ, done.stdout + done.stderr)
     assert done.stdout == ""
     assert done.stderr == (
-        f"error: {file}:{line}: partitionz: Extra inputs are not permitted. Correct it; 'dg check yaml' shows the "
+        f"error: {file}:{line}: partitionz: Extra inputs are not permitted. Correct it; 'dg check defs' shows the "
         "lines.\n"
     )

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster import AssetCheckEvaluation, AssetCheckSeverity, DagsterInstance, DagsterRunStatus
+from dagster import AssetCheckEvaluation, AssetCheckSeverity, DagsterInstance
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from dagster_shared.error import SerializableErrorInfo
 
@@ -296,7 +297,9 @@ def end_dead_runs(instance: DagsterInstance) -> int:
         How many there were.
     """
     ended = 0
-    for run in instance.get_runs(dg.RunsFilter(statuses=[DagsterRunStatus.STARTED], tags={"rds_lake/trigger": "sync"})):
+    for run in instance.get_runs(
+        dg.RunsFilter(statuses=list(NOT_FINISHED_STATUSES), tags={"rds_lake/trigger": "sync"})
+    ):
         host, pid, start = run.tags.get(WORKER_TAG, "::").split(":")
         if host == socket.gethostname() and start and _started(int(pid)) != start:
             instance.report_run_failed(run, "The process that executed this run was killed.")

@@ -1,6 +1,8 @@
 """What a review found, on whole pipelines: each behaviour that was mended stays mended."""
 
 import datetime as dt
+import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from botocore.config import Config
+from dagster._core.test_utils import create_run_for_test
 from pipeline import STAGES, World, failures, make_world, order_rows
 from typer.testing import CliRunner
 
@@ -29,7 +32,7 @@ from rds_lake.plan import observe
 from rds_lake.resources import services
 from rds_lake.resources.services import LakeResource, ProgressResource, RdsResource
 from rds_lake.spec import TableSpec
-from rds_lake.sync import Sync
+from rds_lake.sync import WORKER_TAG, Sync, end_dead_runs, worker
 
 stack_test = pytest.mark.stack
 
@@ -486,3 +489,14 @@ def test_accepted_values_are_no_booleans(values: list[Any]) -> None:
 def test_a_rule_has_no_name_of_a_check_that_is_always_there(name: str) -> None:
     with pytest.raises(ValueError, match=name):
         TableSpec.model_validate({"table": "t", "rules": [{"rule": "not_null", "column": "a", "name": name}]})
+
+
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED])
+def test_a_run_whose_process_is_gone_is_marked_as_failed_however_far_it_had_come(status):
+    tags = {"rds_lake/trigger": "sync", WORKER_TAG: f"{socket.gethostname()}:{os.getpid()}:1"}  # started at the boot
+    with dg.DagsterInstance.ephemeral() as instance:
+        dead = create_run_for_test(instance, tags=tags, status=status)
+        living = create_run_for_test(instance, tags={**tags, WORKER_TAG: worker()}, status=status)
+        assert end_dead_runs(instance) == 1
+        assert instance.get_run_by_id(dead.run_id).status == dg.DagsterRunStatus.FAILURE
+        assert instance.get_run_by_id(living.run_id).status == status

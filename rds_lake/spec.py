@@ -31,6 +31,19 @@ class Cursor(_Model):
 
     column: str
     timezone: str = Field(default="UTC", description="The zone of a DATETIME cursor's wall-clock times.")
+    epoch: Literal["s", "ms", "us"] | None = Field(
+        default=None, description="For an integer cursor: the unit that it counts since 1970-01-01 00:00 UTC."
+    )
+    nulls: Literal["include", "exclude", "raise"] = Field(
+        default="include",
+        description="Rows without a cursor value: part of the first partition, reported only, or an error.",
+    )
+    lag_seconds: int = Field(
+        default=300, ge=0, description="The fence's distance from now where open transactions cannot be seen."
+    )
+    lookback_days: int = Field(
+        default=3, ge=0, description="How far behind what is loaded a recent observation looks; a full one sees all."
+    )
 
     @field_validator("timezone")
     @classmethod
@@ -174,6 +187,15 @@ class Column(_Model):
     description: str = ""
     type: str | None = Field(default=None, description="The source's type, if a change of it shall fail a check.")
     personal: bool = Field(default=False, description="Personal data: never shown in previews or reports.")
+    as_: Literal["string", "null", "boolean", "binary", "exclude"] | None = Field(
+        default=None, alias="as", description="How a column is carried that its own type's way cannot carry whole."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_a_word(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the YAML holds
+        """YAML reads the bare word null as no value."""
+        return {**value, "as": "null"} if isinstance(value, dict) and "as" in value and value["as"] is None else value
 
 
 class Landing(_Model):
@@ -206,7 +228,13 @@ class TableSpec(_Model):
     landing: Landing = Landing()
     warehouse: WarehouseTable = WarehouseTable()
     fetch_details: str | None = Field(default=None, description="A source table that gets one row per extraction.")
-    schedule: str = Field(default="0 8 * * *", description="Cron expression (UTC) of the regular observation.")
+    schedule: str = Field(default="0 8 * * *", description="Cron expression (UTC) of the full observation.")
+    recent_schedule: str | None = Field(
+        default=None, description="Cron expression (UTC) of the cheap observation of recent partitions."
+    )
+    schema_changes: Literal["evolve", "freeze", "discard"] = Field(
+        default="evolve", description="What a change of the source table's columns does."
+    )
 
     @field_validator("owners")
     @classmethod

@@ -6,7 +6,7 @@ columns is checked by `TableSpec.check_columns` when they are known.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
@@ -51,6 +51,12 @@ class Cursor(_Model):
         if value not in available_timezones():
             raise ValueError(f"'{value}' is not a time zone; use an IANA name such as UTC or Europe/Berlin")
         return value
+
+    @model_validator(mode="after")
+    def _epoch_is_utc(self) -> Self:
+        if self.epoch is not None and self.timezone != "UTC":
+            raise ValueError("an epoch counts from 1970-01-01 00:00 UTC in every zone: leave timezone out")
+        return self
 
     @property
     def zone(self) -> ZoneInfo:
@@ -174,7 +180,10 @@ class SqlRule(_Rule):
     where: str
 
 
-RESERVED_LABELS = frozenset({"unique_key", "accounted_for", "schema_as_declared", "duplicate_key", "duplicate_row"})
+RESERVED_LABELS = frozenset(
+    {"unique_key", "accounted_for", "schema_as_declared", "duplicate_key", "duplicate_row", "row_fits"}
+    | {"carried_whole"}
+)
 
 Rule = Annotated[
     InLookup | AcceptedValues | NotNull | Unique | Matches | Between | SqlRule, Field(discriminator="rule")
@@ -254,7 +263,7 @@ class TableSpec(_Model):
         for rule in value:
             if not re.fullmatch(r"[A-Za-z0-9_]+", rule.label):
                 raise ValueError(f"'{rule.label}' is no name for a rule: give it one of letters, digits and _")
-            implied = rule.label.startswith("not_null_") and rule.rule != "not_null"
+            implied = rule.label.startswith("fits_") or (rule.label.startswith("not_null_") and rule.rule != "not_null")
             if implied or rule.label in RESERVED_LABELS:
                 raise ValueError(f"the name {rule.label} belongs to a check that every table has: choose another one")
         return value
@@ -264,6 +273,25 @@ class TableSpec(_Model):
         if (self.cursor is None) != (self.partitions is None):
             given, missing = ("cursor", "partitions") if self.cursor else ("partitions", "cursor")
             raise ValueError(f"{given} without {missing}: a partition is a window of the cursor, so give both or none")
+        return self
+
+    @model_validator(mode="after")
+    def _overrides_leave_what_is_needed(self) -> Self:
+        named = self.named_columns()
+        for name, column in self.columns.items():
+            places = [place for place in named.get(name, []) if place != "columns"]
+            if column.as_ == "exclude" and places:
+                raise ValueError(f"columns.{name} is excluded, but {places[0]} needs it: take one of the two out")
+            if column.as_ == "null" and "key" in places:
+                raise ValueError(f"columns.{name} is of the key, which cannot be NULL: use another 'as', or none")
+            if column.as_ is not None and "cursor" in places:
+                raise ValueError(f"columns.{name} is the cursor, which is read as its own type: take its 'as' out")
+        return self
+
+    @model_validator(mode="after")
+    def _recent_needs_a_cursor(self) -> Self:
+        if self.recent_schedule and self.cursor is None:
+            raise ValueError("recent_schedule without cursor: without one, nothing tells which rows are recent")
         return self
 
     @property
@@ -286,11 +314,17 @@ class TableSpec(_Model):
         """The name of the partition column in the lake, such as `order_last_updated_day`."""
         if self.partitions is None or self.cursor is None:
             return None
-        return self.partitions.column or f"{self.cursor.column}_{self.partitions.by}".lower()
+        plain = re.sub(r"[^A-Za-z0-9_]", "_", self.cursor.column)  # it is part of S3 keys
+        return self.partitions.column or f"{plain}_{self.partitions.by}".lower()
 
     def asset(self, stage: Stage) -> str:
         """The name of a stage's asset, which is also its table in the Glue catalog."""
         return f"{self.table}_{stage}"
+
+    @property
+    def excluded(self) -> frozenset[str]:
+        """The columns that are not carried at all."""
+        return frozenset(name for name, column in self.columns.items() if column.as_ == "exclude")
 
     def is_personal(self, column: str) -> bool:
         """Whether a column's values must not be shown."""
@@ -302,7 +336,7 @@ class TableSpec(_Model):
         places: list[tuple[str, Sequence[str]]] = [
             ("key", self.key),
             ("cursor", (self.cursor.column,) if self.cursor else ()),
-            ("columns", tuple(self.columns)),
+            ("columns", tuple(name for name in self.columns if name not in self.excluded)),
             *((f"rule {rule.label}", rule.columns) for rule in self.rules),
             ("warehouse.distribution_key", filter(None, [self.warehouse.distribution_key])),  # type: ignore[list-item]
             ("warehouse.sort_keys", self.warehouse.sort_keys),
@@ -325,3 +359,20 @@ class TableSpec(_Model):
                     f"'{self.source_name}' does not have (it has: {', '.join(present)}).",
                     f"Correct it in defs/{self.table}/defs.yaml, or add the column to the source.",
                 )
+
+
+def refuse_shared_targets(specs: Iterable[TableSpec]) -> None:
+    """Refuse tables that would be loaded into one: each load would remove the other's rows.
+
+    Raises:
+        SpecError: two tables name the same table of the warehouse.
+    """
+    owners: dict[tuple[str, str], str] = {}
+    for spec in specs:
+        place = (spec.warehouse.db_schema.lower(), spec.warehouse_name.lower())
+        other = owners.setdefault(place, spec.table)
+        if other != spec.table:
+            raise SpecError(
+                f"The tables '{other}' and '{spec.table}' are both loaded into {place[0]}.{place[1]}.",
+                f"Give one of them another 'warehouse.table' in rds_lake/defs/{spec.table}/defs.yaml.",
+            )

@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from rds_lake.errors import PermanentError
 from rds_lake.extract.types import arrow_schema
 from rds_lake.lake.files import open_batches
 from rds_lake.lake.manifest import Manifest
@@ -65,7 +66,7 @@ class Report:
 
     Attributes:
         rows: rows that were read.
-        rules: a report for each declared rule that looks at one row at a time.
+        rules: a report for each rule that looks at one row at a time.
         repeated_keys: keys that stand more than once in their partition.
     """
 
@@ -92,8 +93,9 @@ def inspect(
     declared = {rule.label: rule for rule in spec.rules}
     if not filled:
         return Report(0, tuple(RuleReport(label, 0) for label in declared if declared[label].rule != "unique"), 0)
-    columns = tuple(column.name for column in filled[-1].columns)
-    compiled = compile_rules(spec, columns, source_unique=True)
+    widest = max(filled, key=lambda manifest: len(manifest.columns))
+    columns = tuple(column.name for column in widest.columns)
+    compiled = compile_rules(spec, columns, source_unique=True, carried=widest.columns)
     single = CompiledRules(
         tuple(rule for rule in compiled.rules if getattr(declared.get(rule.label), "rule", "") != "unique"),
         compiled.lookups,
@@ -104,10 +106,14 @@ def inspect(
     ):
         fill_lookups(connection, single, lookup_values)
         repeated = sum(
-            _scan(connection, store, portion, single, spec.key or columns, first=number == 0)
+            _scan(connection, store, portion, single, spec.key or columns, widest, first=number == 0)
             for number, portion in enumerate(_portions(filled))
         )
-        rules = tuple(_report(connection, spec, rule.label, declared) for rule in single.rules)
+        broken = {label for (label,) in _rows_of(connection, "SELECT DISTINCT unnest(_failed_rules) FROM broken")}
+        rules = tuple(
+            _report(connection, spec, rule.label, declared) if rule.label in broken else RuleReport(rule.label, 0)
+            for rule in single.rules
+        )
     return Report(sum(manifest.rows for manifest in filled), rules, repeated)
 
 
@@ -129,11 +135,12 @@ def _scan(
     manifests: Sequence[Manifest],
     rules: CompiledRules,
     key: tuple[str, ...],
+    widest: Manifest,
     *,
     first: bool,
 ) -> int:
     """Read batches once: bad rows are added to the table `broken`; returns how many keys repeat in a partition."""
-    schema = arrow_schema(manifests[-1].columns)
+    schema = arrow_schema(widest.columns)
     marks = [pa.field(PARTITION, pa.string()), pa.field(FILE, pa.string()), pa.field(ROW, pa.int64())]
     full = pa.schema([*schema, *marks])
     if first:
@@ -159,11 +166,30 @@ def _rows(
     full = pa.schema([*schema, *marks])
     for manifest in manifests:
         for file in manifest.files:
-            with open_batches(store, file, schema, manifest.format) as batches:
+            with open_batches(store, file, arrow_schema(manifest.columns), manifest.format) as batches:
                 for batch in batches:
                     texts = [pa.array([text] * batch.num_rows, pa.string()) for text in (manifest.partition, file.key)]
                     rows = pa.array(range(batch.num_rows), pa.int64())
-                    yield pa.record_batch([*batch.columns, *texts, rows], schema=full)
+                    yield pa.record_batch([*_fitted(batch, schema, manifest), *texts, rows], schema=full)
+
+
+def _fitted(batch: pa.RecordBatch, schema: pa.Schema, manifest: Manifest) -> list[pa.Array]:
+    """A batch's columns as the batches of another age have them: by name, NULL where it has none."""
+    places = {name.lower(): place for place, name in enumerate(batch.schema.names)}
+    arrays = []
+    for field in schema:
+        place = places.get(field.name.lower())
+        try:
+            arrays.append(
+                pa.nulls(batch.num_rows, field.type) if place is None else batch.column(place).cast(field.type)
+            )
+        except pa.ArrowInvalid as error:
+            raise PermanentError(
+                f"{manifest.table}: the partition {manifest.partition} was landed with another type of the column "
+                f"'{field.name}', which does not become {field.type}: {error}.",
+                f"Land it again: run 'rds-lake sync {manifest.table}'.",
+            ) from error
+    return arrays
 
 
 def _report(
@@ -171,16 +197,13 @@ def _report(
 ) -> RuleReport:
     where = f"list_contains(_failed_rules, {literal(label)})"
     broken = _rows_of(connection, f"SELECT COUNT(*) FROM broken WHERE {where}")[0][0]
-    if not broken:
-        return RuleReport(label, 0)
-    columns = declared[label].columns if label in declared else ()
+    columns = declared[label].columns if label in declared else ()  # an implied rule's values may be of any length
     values: list[tuple[str | None, int]] = []
     if columns and not spec.is_personal(columns[0]):
         value = f"CAST({quote(columns[0])} AS VARCHAR)"
         values = _rows_of(
             connection,
-            f"SELECT {value} AS v, COUNT(*) AS n FROM broken WHERE {where} GROUP BY v "
-            f"ORDER BY n DESC, v LIMIT {VALUES_SHOWN}",
+            f"SELECT {value}, COUNT(*) FROM broken WHERE {where} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {VALUES_SHOWN}",
         )
     keys = [key for key in spec.key if not spec.is_personal(key)]
     sample: list[tuple[str]] = []

@@ -6,7 +6,7 @@ The text is plain enough for DuckDB and Spark. Lookups are read through tables t
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,6 +14,8 @@ import duckdb
 import pyarrow as pa
 
 from rds_lake.errors import SpecError
+from rds_lake.extract.types import Column
+from rds_lake.quality.fits import fit_conditions
 from rds_lake.spec import AcceptedValues, Between, InLookup, Matches, NotNull, Rule, SqlRule, TableSpec, Unique
 from rds_lake.sql import literal, quote, quote_all
 
@@ -43,10 +45,12 @@ class CompiledRule:
     Attributes:
         label: what `_failed_rules` calls it.
         condition: true for a valid row, false for any other.
+        implied: whether it is made from the columns alone, so that nothing in the YAML can make it fail.
     """
 
     label: str
     condition: str
+    implied: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,11 @@ class CompiledRules:
     def predicate(self) -> str:
         """True for a row that keeps every rule."""
         return " AND ".join(f"({rule.condition})" for rule in self.rules) or "TRUE"
+
+    @property
+    def row_by_row(self) -> bool:
+        """Whether every rule looks at one row alone, so that rows can be evaluated in portions."""
+        return not any("over" in rule.condition.lower() for rule in self.rules)
 
     def select(self, relation: str) -> str:
         """A query that adds `_failed_rules` to every row: the labels of the broken rules, NULL when there are none."""
@@ -91,16 +100,19 @@ class CompiledRules:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def compile_rules(spec: TableSpec, columns: tuple[str, ...], *, source_unique: bool) -> CompiledRules:
-    """A table's declared rules, and those that its key implies.
+def compile_rules(
+    spec: TableSpec, columns: tuple[str, ...], *, source_unique: bool, carried: Sequence[Column] = ()
+) -> CompiledRules:
+    """A table's declared rules, and those that its key and its columns imply.
 
     A key column is never NULL, and rows do not repeat: neither a key, nor (without one) a whole row. Of rows that
-    repeat the newest stays.
+    repeat the newest stays. What the warehouse cannot hold does not go there.
 
     Args:
         spec: the table's YAML.
-        columns: the landed columns.
+        columns: the landed columns' names.
         source_unique: whether the source itself keeps the key unique, which saves looking for repetitions.
+        carried: the landed columns, as far as the rules that their types imply are wanted.
     """
     rules: list[Rule] = list(spec.rules)
     not_null = {rule.column for rule in rules if isinstance(rule, NotNull)}
@@ -115,9 +127,9 @@ def compile_rules(spec: TableSpec, columns: tuple[str, ...], *, source_unique: b
     lookups = tuple(dict.fromkeys((r.lookup_table, r.lookup_column) for r in rules if isinstance(r, InLookup)))
     newest_first = [f"{quote(spec.cursor.column)} DESC NULLS LAST"] if spec.cursor else []
     order = ", ".join([*newest_first, FILE, ROW])
-    return CompiledRules(
-        rules=tuple(CompiledRule(rule.label, _condition(rule, lookups, order)) for rule in rules), lookups=lookups
-    )
+    compiled = [CompiledRule(rule.label, _condition(rule, lookups, order)) for rule in rules]
+    fitting = [CompiledRule(label, condition, implied=True) for label, condition in fit_conditions(carried)]
+    return CompiledRules(rules=(*compiled, *fitting), lookups=lookups)
 
 
 def _condition(rule: Rule, lookups: tuple[Lookup, ...], order: str) -> str:
@@ -144,7 +156,8 @@ def _condition(rule: Rule, lookups: tuple[Lookup, ...], order: str) -> str:
 def fill_lookups(
     connection: duckdb.DuckDBPyConnection, rules: CompiledRules, values: Mapping[Lookup, tuple[str, ...]]
 ) -> None:
-    """Make the tables that the conditions read their lookups from."""
+    """Make a connection ready: the tables that the conditions read their lookups from, and no progress bar."""
+    connection.execute("SET enable_progress_bar = false")  # it would be printed among what a command says
     for number, lookup in enumerate(rules.lookups):
         connection.register("lookup_values", pa.table({"v": pa.array(values[lookup], pa.string())}))
         connection.execute(f"CREATE TABLE lookup_{number} AS SELECT v FROM lookup_values")
@@ -179,6 +192,8 @@ def try_rules(connection: duckdb.DuckDBPyConnection, rules: CompiledRules, table
     """
     connection.register("landed", pa.Table.from_batches([], schema))
     for rule in rules.rules:
+        if rule.implied:
+            continue
         try:
             connection.execute(f"SELECT *, {rule.condition} FROM landed").fetchall()
         except duckdb.Error as error:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from rds_lake.errors import PermanentError, SpecError
 from rds_lake.extract.types import arrow_schema
 from rds_lake.lake.batch import BatchWriter, new_batch_id
-from rds_lake.lake.files import READ_ROWS, open_batches
+from rds_lake.lake.files import open_batches
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifest
 from rds_lake.lake.store import ObjectStore
@@ -92,7 +92,7 @@ class Splitter:
         columns = tuple(column.name for column in landed.columns)
         self._spec.check_columns(columns)
         _check_names(landed.table, columns)
-        return compile_rules(self._spec, columns, source_unique=landed.source_unique)
+        return compile_rules(self._spec, columns, source_unique=landed.source_unique, carried=landed.columns)
 
     def digest(self, landed: Manifest) -> str:
         """What identifies the rules for a landed batch, with the lookups' present values."""
@@ -146,7 +146,8 @@ class Splitter:
 
     def _evaluated(self, landed: Manifest, schema: pa.Schema, rules: CompiledRules) -> Iterator[pa.RecordBatch]:
         marked = pa.schema([*schema, pa.field(FILE, pa.string()), pa.field(ROW, pa.int64())])
-        rows = self._landed_rows(landed, schema, marked)
+        at_once: list[int] = []
+        rows = self._landed_rows(landed, schema, marked, at_once)
         first = next(rows, None)  # fetched before the engine is taken, so that others may use it meanwhile
         if first is None:
             return
@@ -155,19 +156,24 @@ class Splitter:
             if marked not in self._checked:
                 try_rules(connection, rules, landed.table, marked)
                 self._checked.append(marked)
-            reader = pa.RecordBatchReader.from_batches(marked, chain([first], rows))
-            connection.register("landed", reader)
-            try:
-                with applying_rules(landed.table, f"the partition {landed.partition}"):
-                    yield from connection.execute(rules.select("landed")).to_arrow_reader(READ_ROWS)
-            finally:
-                connection.unregister("landed")
+            batches = chain([first], rows)
+            # The engine reads ahead and counts the rows, not their bytes: a portion is what it may hold of wide ones.
+            for portion in ([batch] for batch in batches) if rules.row_by_row else [batches]:
+                connection.register("landed", pa.RecordBatchReader.from_batches(marked, portion))
+                try:
+                    with applying_rules(landed.table, f"the partition {landed.partition}"):
+                        yield from connection.execute(rules.select("landed")).to_arrow_reader(at_once[0])
+                finally:
+                    connection.unregister("landed")
 
-    def _landed_rows(self, landed: Manifest, schema: pa.Schema, marked: pa.Schema) -> Iterator[pa.RecordBatch]:
+    def _landed_rows(
+        self, landed: Manifest, schema: pa.Schema, marked: pa.Schema, at_once: list[int]
+    ) -> Iterator[pa.RecordBatch]:
         for file in landed.files:
             name = file.key.rsplit("/", 1)[-1]
             first = 0
             with open_batches(self._store, file, schema, landed.format) as batches:
+                at_once.append(batches.at_once)
                 for batch in batches:
                     count = batch.num_rows
                     names = pa.array([name], pa.string()).take(pa.array([0] * count, pa.int32()))

@@ -200,6 +200,7 @@ def test_a_long_column_name_gets_an_unnamed_check():
         ("CREATE TABLE t (a INT, CHECK (a > 0))", "no CHECK"),
         ("CREATE TABLE t (a INT) PARTITION BY RANGE (a)", "PARTITION is not known"),
         ("CREATE UNLOGGED TABLE t (a INT)", "unlogged"),
+        (f'CREATE TABLE t ("{"a" * 64}" INT)', "has a name of 64 bytes: the local warehouse holds 63 (Redshift 127)"),
     ],
 )
 def test_table_definitions_that_redshift_lacks_are_refused(sql, message):

@@ -266,13 +266,22 @@ def test_an_inspection_counts_the_broken_rows_and_shows_values_and_keys(rooms):
     first = [(1, at(1), "closed", 1), (2, at(2), "closed", 1), (3, at(3), None, 1), (4, at(4), "CLOSED", 1)]
     report = look(rooms, spec, first, [(5, at(5), "", None)], [])
     assert report.rows == 5
-    valid, amount, key = report.rules
+    valid, amount, key, fits = report.rules
     assert (valid.label, valid.broken) == ("valid", 4)
     assert valid.values[0] == ("closed", 2)
     assert set(valid.values) == {("closed", 2), (None, 1), ("", 1)}
     assert valid.keys == ("1", "2", "3", "5")
     assert (amount.label, amount.broken, amount.values, amount.keys) == ("not_null_amount", 1, ((None, 1),), ("5",))
     assert (key.label, key.broken) == ("not_null_id", 0)
+    assert (fits.label, fits.broken) == ("fits_status", 0)
+
+
+def test_an_inspection_is_not_confused_by_the_names_of_other_columns(rooms):
+    spec = daily(rooms.name(), rules=[{"rule": "between", "column": "id", "max": 1}])
+    columns = (*COLUMNS[:2], Column("v", "varchar(20)"), Column("n", "int"))
+    rows = [(1, at(1), "a", 1), (2, at(1), "b", 2), (3, at(2), "b", 2)]
+    report = inspect(rooms.store, spec, {}, [rooms.batch(spec, "landing", columns, rows).manifest])
+    assert report.rules[0].values == (("2", 1), ("3", 1))
 
 
 def test_an_inspection_caps_what_it_shows(rooms):
@@ -289,7 +298,7 @@ def test_an_inspection_finds_keys_that_repeat_within_a_partition_only(rooms):
     rows = [(1, at(1), "CLOSED", None), (1, at(2), "CLOSED", None), (2, at(2), "CLOSED", None)]
     report = look(rooms, spec, rows, [(2, at(1), "CLOSED", None)])
     assert report.repeated_keys == 1
-    assert [rule.label for rule in report.rules] == ["valid", "not_null_id"]
+    assert [rule.label for rule in report.rules] == ["valid", "not_null_id", "fits_status"]
 
 
 def test_an_inspection_never_shows_personal_columns(rooms):

@@ -138,6 +138,11 @@ def _column(tokens: Sequence[Token], *, not_null: bool) -> str:
     if len(tokens) == 1:  # CREATE TABLE t (a, b) AS SELECT ...
         return tokens[0].text
     column = name_of(tokens[0])
+    if len(column.encode()) > _POSTGRES_NAME_BYTES:
+        raise Refused(
+            f"the column '{column}' has a name of {len(column.encode())} bytes: the local warehouse holds "
+            f"{_POSTGRES_NAME_BYTES} (Redshift 127), and would cut it"
+        )
     rest, limit = _type(list(tokens[1:]))
     attributes, is_key = _attributes(rest)
     text = f"{tokens[0].text} {_spaced(attributes)}"

@@ -36,7 +36,10 @@ READ_TIMEOUT = 3600
 _ACCESS = {ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR}
 _UNKNOWN = {ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR, ER.BAD_DB_ERROR}
 _PRIVILEGE = {ER.TABLEACCESS_DENIED_ERROR, ER.COLUMNACCESS_DENIED_ERROR, ER.SPECIFIC_ACCESS_DENIED_ERROR}
-_PASSING = {ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, ER.CON_COUNT_ERROR, 2002, 2003, 2006, 2013}
+_ALTERED = 1412
+"""`Table definition has changed`: the table was altered after the snapshot that reads it was opened."""
+
+_PASSING = {_ALTERED, ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, ER.CON_COUNT_ERROR, 2002, 2003, 2006, 2013}
 
 
 @cache
@@ -49,7 +52,17 @@ def _unverified() -> ssl.SSLContext:
 
 
 class _QuickConnection(Connection):
-    """The driver's connection; without `ssl_ca` it would read all of the system's authorities, 35 ms, to use none."""
+    """The driver's connection, which counts what it receives.
+
+    Without `ssl_ca` the driver would read all of the system's authorities, 35 ms, to use none.
+    """
+
+    received = 0  # bytes of all answers
+
+    def _read_packet(self, *arguments: Any) -> Any:  # noqa: ANN401 - the driver's own
+        packet = super()._read_packet(*arguments)  # type: ignore[no-untyped-call]
+        self.received += len(packet.get_all_data())
+        return packet
 
     def _create_ssl_ctx(self, given: Any) -> ssl.SSLContext:  # noqa: ANN401 - the driver's own hook
         return given if isinstance(given, ssl.SSLContext) else _unverified()
@@ -152,7 +165,7 @@ class Source:
         with self.connect() as connection:
             columns = query(
                 connection,
-                "SELECT column_name, column_type, is_nullable FROM information_schema.columns "
+                "SELECT column_name, column_type, is_nullable, character_set_name FROM information_schema.columns "
                 "WHERE table_schema = %s AND table_name = %s ORDER BY ordinal_position",
                 (self.url.database, table),
             )
@@ -173,7 +186,10 @@ class Source:
         with_null = {index for index, _, nullable in keys if nullable == "YES"}
         return SourceTable(
             name=table,
-            columns=tuple(Column(name, _text(kind), nullable == "YES") for name, kind, nullable in columns),
+            columns=tuple(
+                Column(name, _text(kind), nullable == "YES", charset=charset)
+                for name, kind, nullable, charset in columns
+            ),
             unique_keys=tuple(frozenset(names) for index, names in unique.items() if index not in with_null),
         )
 
@@ -218,6 +234,11 @@ def query(connection: Connection, text: str, parameters: tuple[Any, ...] = ()) -
     with connection.cursor() as cursor:
         cursor.execute(text, parameters)
         return list(cursor.fetchall())
+
+
+def received(connection: Connection) -> int:
+    """How many bytes of answers a connection has received."""
+    return connection.received if isinstance(connection, _QuickConnection) else 0
 
 
 def _text(value: str | bytes) -> str:

@@ -99,7 +99,11 @@ def _unpack(site: Site, target: Path) -> None:
             site.run(["dpkg-deb", "-x", str(package), str(work / "root")], log=LOG, remedy=REMEDY)
         if not works(work / "root"):
             raise LocalStackError(f"The MariaDB of this system's packages does not start: {_lacks(work)}.", REMEDY)
-        (work / "root").rename(target)
+        try:
+            (work / "root").rename(target)
+        except OSError:
+            if not works(target):  # else another stack was quicker
+                raise
 
 
 class _Apt:

@@ -56,7 +56,8 @@ class MariaDb:
         """The command line up to what differs between a set-up and a server."""
         as_root = ("--user=root",) if os.geteuid() == 0 else ()
         words = [str(self.program), "--no-defaults", *as_root, *self.options]
-        return [*words, f"--datadir={data}", f"--lc-messages-dir={self.share}", *TUNING]
+        # A temporary folder of its own: a server that starts removes what it finds there of others'.
+        return [*words, f"--datadir={data}", f"--tmpdir={data.parent}", f"--lc-messages-dir={self.share}", *TUNING]
 
 
 def url(password: str, port: int) -> str:

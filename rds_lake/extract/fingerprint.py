@@ -3,27 +3,24 @@
 For a table with a cursor it covers key and cursor, which InnoDB answers from the cursor's index alone (a secondary
 index carries the primary key); for a table without one it covers every column. Late rows, back-dated edits and hard
 deletes all change it. Sums, not XOR: two equal rows would cancel each other out, and so would two keys that swap their
-cursor values, because CRC32 is linear.
+cursor values, because CRC32 is linear. For the same reason a second CRC32 of the same text would add nothing; of the
+text read backwards it adds 32 bits (docs/decisions/0005-a-fingerprint-of-64-bits.md).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+from rds_lake.cursors import FUTURE, Bound, bound, bounds, cut, holds_nulls, mysql_key, within
+from rds_lake.errors import PermanentError, SpecError
 from rds_lake.extract.source import Connection, SourceTable, query
 from rds_lake.extract.types import Column
-from rds_lake.partitions import Partitioning, Unit, Window
+from rds_lake.extract.values import checksummed
+from rds_lake.partitions import Window
 from rds_lake.spec import TableSpec
-from rds_lake.sql import quote
+from rds_lake.sql import quote, quote_all
 
 EMPTY = "0"
 """The fingerprint of no rows."""
-
-_KEY_SQL: dict[Unit, str] = {
-    "hour": "DATE_FORMAT({0}, '%%Y-%%m-%%dT%%H')",
-    "day": "DATE_FORMAT({0}, '%%Y-%%m-%%d')",
-    "week": "DATE_FORMAT({0} - INTERVAL WEEKDAY({0}) DAY, '%%Y-%%m-%%d')",
-    "month": "DATE_FORMAT({0}, '%%Y-%%m')",
-}
 
 
 def version(count: int, checksum: int | None) -> str:
@@ -32,47 +29,97 @@ def version(count: int, checksum: int | None) -> str:
 
 
 def _checksum(values: Iterable[str]) -> str:
+    named = list(values)
     # QUOTE tells NULL from the text NULL, and keeps ('a,b') apart from ('a', 'b').
-    texts = ", ".join(f"QUOTE({value})" for value in values)
-    return f"COUNT(*), SUM(CRC32(CONCAT_WS(',', {texts})))"
+    forwards = ", ".join(f"QUOTE({value})" for value in named)
+    backwards = ", ".join(reversed(named))
+    return f"COUNT(*), SUM((CRC32(CONCAT_WS(',', {forwards})) << 32) | CRC32(REVERSE(CONCAT_WS(',', {backwards}))))"
 
 
 def of_partitions(
-    connection: Connection, spec: TableSpec, partitioning: Partitioning, window: Window
+    connection: Connection, spec: TableSpec, window: Window, columns: Sequence[Column] = ()
 ) -> dict[str, str]:
-    """The fingerprints of the partitions that have rows in a window of the cursor, by partition key."""
-    if spec.cursor is None:
-        raise ValueError(f"{spec.table} has no cursor")
-    cursor = quote(spec.cursor.column, "mysql")
-    key = _KEY_SQL[partitioning.unit].format(cursor)
-    covered = [*(quote(column, "mysql") for column in spec.key), cursor]
+    """The fingerprints of the partitions that have rows in a window of the cursor, by partition key.
+
+    Raises:
+        PermanentError: a cursor value is no date that the calendar has.
+    """
+    cursor, partitioning = cut(spec)
+    column = quote(cursor.column, "mysql")
+    known = {item.name: checksummed(item) for item in columns if item.name in spec.key}
+    covered = [*(known.get(name, quote(name, "mysql")) for name in spec.key), column]
     rows = query(
         connection,
-        f"SELECT {key} AS k, {_checksum(covered)} FROM {quote(spec.source_name, 'mysql')} "
-        f"WHERE {cursor} >= %s AND {cursor} < %s GROUP BY k ORDER BY k",
-        (window.lower, window.upper),
+        f"SELECT {mysql_key(spec)} AS k, {_checksum(covered)} FROM {quote(spec.source_name, 'mysql')} "
+        # By place: the name may also be a column of the table, which MySQL would prefer.
+        f"WHERE {within(column, nulls=holds_nulls(spec, window))} GROUP BY 1 ORDER BY 1",
+        bounds(spec, window),
     )
+    for partition, *_ in rows:
+        try:
+            partitioning.window(str(partition))
+        except ValueError as error:
+            raise PermanentError(
+                f"{spec.table}: a row has a cursor '{cursor.column}' in {partition}, which the calendar does not have.",
+                "Correct the value at the source; nothing was changed.",
+            ) from error
     return {partition: version(count, checksum) for partition, count, checksum in rows}
 
 
 def of_table(connection: Connection, spec: TableSpec, table: SourceTable) -> str:
     """The fingerprint of a whole table, over all its columns."""
-    values = map(_exact, table.columns)
+    values = map(checksummed, table.columns)
     [(count, checksum)] = query(connection, f"SELECT {_checksum(values)} FROM {quote(spec.source_name, 'mysql')}")
     return version(count, checksum)
-
-
-def _exact(column: Column) -> str:
-    name = quote(column.name, "mysql")
-    return f"{name} + 0e0" if column.type.lower().startswith("float") else name  # as text it has six digits only
 
 
 def rows_outside(connection: Connection, spec: TableSpec, first: datetime) -> tuple[int, int]:
     """How many rows no partition holds: those with a cursor before the first partition, and those without one."""
     if spec.cursor is None:
         return 0, 0
-    cursor = quote(spec.cursor.column, "mysql")
-    table = quote(spec.source_name, "mysql")
-    [(before,)] = query(connection, f"SELECT COUNT(*) FROM {table} WHERE {cursor} < %s", (first,))
-    [(without,)] = query(connection, f"SELECT COUNT(*) FROM {table} WHERE {cursor} IS NULL")
+    before = _count(connection, spec, "{0} < %s", (bound(spec.cursor, first),))
+    without = _count(connection, spec, "{0} IS NULL") if spec.cursor.nulls == "exclude" else 0
     return before, without
+
+
+def rows_in_future(connection: Connection, spec: TableSpec, fence: datetime) -> int:
+    """How many rows lie far above the fence, where only a mistake can have put them.
+
+    Args:
+        connection: the source.
+        spec: the table's YAML.
+        fence: the fence on the cursor's own clock.
+    """
+    if spec.cursor is None:
+        return 0
+    return _count(connection, spec, "{0} >= %s", (bound(spec.cursor, fence + FUTURE),))
+
+
+def refuse_nulls(connection: Connection, spec: TableSpec) -> None:
+    """Refuse rows without a cursor value, for a table whose YAML says so.
+
+    Raises:
+        SpecError: there are some; the message names one.
+    """
+    if spec.cursor is None or spec.cursor.nulls != "raise":
+        return
+    column, table = (quote(name, "mysql") for name in (spec.cursor.column, spec.source_name))
+    shown = quote_all(spec.key, "mysql") or "'a row'"
+    some = query(connection, f"SELECT {shown} FROM {table} WHERE {column} IS NULL LIMIT 1")
+    if not some:
+        return
+    count = _count(connection, spec, "{0} IS NULL")
+    example = ", ".join(f"{name} = {value!r}" for name, value in zip(spec.key, some[0], strict=False))
+    raise SpecError(
+        f"{spec.table}: {count:,} rows have no value in the cursor '{spec.cursor.column}'"
+        + (f", one of them the row with {example}." if example else "."),
+        "Fill it at the source, or set cursor.nulls to include (they go with the first partition) or exclude (they are "
+        f"left out and reported) in defs/{spec.table}/defs.yaml.",
+    )
+
+
+def _count(connection: Connection, spec: TableSpec, condition: str, parameters: tuple[Bound, ...] = ()) -> int:
+    column = quote(spec.cursor.column if spec.cursor else "", "mysql")
+    text = f"SELECT COUNT(*) FROM {quote(spec.source_name, 'mysql')} WHERE {condition.replace('{0}', column)}"
+    [(rows,)] = query(connection, text, parameters)
+    return int(rows)

@@ -1,5 +1,6 @@
 """The fingerprint: changes with every change of the rows, and with nothing else."""
 
+import random
 import zlib
 from collections import defaultdict
 from datetime import datetime, timedelta
@@ -55,6 +56,13 @@ def test_every_change_of_a_keyed_table_shows_in_its_partition_and_in_no_other(ro
     after = keyed(rooms, table)
     assert after[DAY] != before[DAY]
     assert after["2024-03-02"] == before["2024-03-02"]
+
+
+@pytest.mark.parametrize("name", ["k", "K", "start_of"])
+def test_a_column_of_any_name_leaves_the_partitions_as_they_are(rooms, mysql_table, name):
+    rows = [(1, f"{DAY} 01:00:00", "a", 1), (2, "2024-03-02 02:00:00", "b", 1), (3, "2024-03-03", "b", 1)]
+    table = mysql_table(f"id INT PRIMARY KEY, at DATETIME(6), note VARCHAR(20), {name} INT, KEY (at)", rows=rows)
+    assert keyed(rooms, table).keys() == {DAY, "2024-03-02", "2024-03-03"}
 
 
 def test_the_last_row_that_goes_takes_the_partition_with_it(rooms, mysql_table):
@@ -132,11 +140,16 @@ def test_rows_above_the_fence_do_not_count_yet(rooms, mysql_table):
 def test_rows_that_no_partition_holds_are_counted(rooms, mysql_table):
     rows = [(1, None, "a"), (2, None, "b"), (3, "2023-12-31 23:59:59.999999", "c"), (4, "2024-01-01", "d")]
     table = mysql_table(KEYED, rows=rows)
-    with open_snapshot(rooms.source, daily(table)) as snapshot:
+    with open_snapshot(rooms.source, daily(table, cursor={"column": "at", "nulls": "exclude"})) as snapshot:
         assert snapshot.rows_outside() == (1, 2)
         assert snapshot.fingerprints().keys() == {"2024-01-01"}
     with open_snapshot(rooms.source, table_spec(table)) as snapshot:
         assert snapshot.rows_outside() == (0, 0)
+
+
+def checksum(key: int, cursor: str) -> int:
+    """One row's checksum, computed apart from the server: CRC32 forwards, quoted, and backwards, cursor first."""
+    return zlib.crc32(f"'{key}','{cursor}'".encode()) << 32 | zlib.crc32(f"{cursor},{key}"[::-1].encode())
 
 
 @pytest.mark.parametrize("unit", ["hour", "day", "week", "month"])
@@ -148,8 +161,7 @@ def test_the_fingerprints_of_all_partitions_equal_an_independent_computation(roo
     expected = defaultdict(list)
     for number, moment, _ in rows:
         begin = moment - timedelta(days=moment.weekday()) if unit == "week" else moment
-        text = f"'{number}','{moment:%Y-%m-%d %H:%M:%S.%f}'"
-        expected[begin.strftime(KEY_FORMATS[unit])].append(zlib.crc32(text.encode()))
+        expected[begin.strftime(KEY_FORMATS[unit])].append(checksum(number, f"{moment:%Y-%m-%d %H:%M:%S.%f}"))
     spec = daily(table, partitions={"by": unit, "start": "2023-12-01"})
     with open_snapshot(rooms.source, spec) as snapshot:
         assert snapshot.fingerprints() == {key: f"{len(sums)}-{sum(sums):x}" for key, sums in expected.items()}
@@ -191,3 +203,64 @@ def test_hostile_names_are_read_like_any_other(rooms, mysql_table):
         assert sum(batch.num_rows for batch in snapshot.rows()) == 2
     rooms.fill(mysql_table("v VARCHAR(9)", name=f"{table}2"), [("x",)])
     assert rooms.source.lookup(f"{table}2", "v") == ("x",)
+
+
+# --- how wide it is --------------------------------------------------------------------------------------------------
+
+
+def rank(vectors: list[int]) -> int:
+    """How many of these bit vectors are independent over GF(2)."""
+    basis: dict[int, int] = {}
+    for given_vector in vectors:
+        vector = given_vector
+        while vector and (place := vector.bit_length()) in basis:
+            vector ^= basis[place]
+        if vector:
+            basis[vector.bit_length()] = vector
+    return len(basis)
+
+
+def changed_bits(form) -> list[int]:
+    """What each single bit of a DATETIME(6)'s digits changes in a checksum, for one key."""
+    cursor = "2024-03-01 10:20:30.400000"
+    places = [place for place, digit in enumerate(cursor) if digit.isdigit()]
+    flipped = [
+        cursor[:place] + chr(ord(cursor[place]) ^ 1 << bit) + cursor[place + 1 :]
+        for place in places
+        for bit in range(4)
+    ]
+    return [form(77, cursor) ^ form(77, other) for other in flipped]
+
+
+def test_the_two_halves_are_independent_and_a_second_crc_of_the_same_text_would_add_nothing():
+    def same_text_twice(key, cursor):
+        return zlib.crc32(f"{key},{cursor}".encode()) << 32 | zlib.crc32(f"salt,{cursor},{key}".encode())
+
+    assert rank(changed_bits(checksum)) == 64
+    assert rank(changed_bits(same_text_twice)) == 32
+
+
+def test_no_two_seconds_of_a_day_have_the_same_checksum_whatever_the_key():
+    """CRC32 is linear: what the key adds is the same for all of them, so one key stands for every one of its length."""
+    start = datetime(2024, 3, 1)  # noqa: DTZ001 - the cursor's clock
+    texts = [f"{start + timedelta(seconds=n):%Y-%m-%d %H:%M:%S}" for n in range(86_400)]
+    assert len({checksum(77, text) for text in texts}) == 86_400
+    assert len({zlib.crc32(text.encode()) for text in texts}) == 86_400
+
+
+def collisions(width: int, sets: int) -> int:
+    """How many of random pairs of row sets have equal sums of checksums cut off at so many bits."""
+    chance = random.Random(7)
+    seen: dict[int, int] = defaultdict(int)
+    for _ in range(sets):
+        rows = [(chance.randrange(10**6), f"2024-03-01 10:20:{chance.randrange(10**8):08}") for _ in range(3)]
+        seen[sum(checksum(*row) >> (64 - width) for row in rows)] += 1
+    return sum(count * (count - 1) // 2 for count in seen.values())
+
+
+def test_different_rows_collide_as_often_as_chance_says():
+    """Measured at a width at which it happens: the sums are as good as random numbers, so 64 bits are 64 bits."""
+    sets, width = 20_000, 20
+    expected = sets * (sets - 1) / 2 / 2**width
+    assert 0.3 * expected < collisions(width, sets) < 1.5 * expected
+    assert collisions(64, sets) == 0

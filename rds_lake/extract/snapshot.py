@@ -4,22 +4,25 @@ Rows stream as Arrow record batches of bounded size, in the order of cursor and 
 table says. What cannot be carried whole stops the read, naming table, column and value.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
-from pymysql.constants import FIELD_TYPE
-from pymysql.converters import conversions
 from pymysql.cursors import SSCursor
 
-from rds_lake.errors import PermanentError
+from rds_lake.cursors import Bound, bounds, holds_nulls, wall_clock, within
+from rds_lake.errors import PermanentError, TransientError
 from rds_lake.extract import fingerprint
-from rds_lake.extract.fence import Fence, read_fence
-from rds_lake.extract.source import Connection, Source, SourceTable
-from rds_lake.extract.types import Column, arrow_schema
+from rds_lake.extract.carried import carried_columns
+from rds_lake.extract.cursor_type import check_type
+from rds_lake.extract.fence import LAG, Fence, read_fence
+from rds_lake.extract.indexes import read_indexes
+from rds_lake.extract.source import Connection, Source, SourceTable, received
+from rds_lake.extract.types import Column, arrow_schema, ways
+from rds_lake.extract.values import CONVERSIONS, UNSPELT, UnfitError, expression, nulled, to_arrow
 from rds_lake.partitions import Window
 from rds_lake.spec import TableSpec
 from rds_lake.sql import quote, quote_all
@@ -27,17 +30,18 @@ from rds_lake.sql import quote, quote_all
 BATCH_ROWS = 20_000
 """Rows of one Arrow batch: some MB of an ordinary table."""
 
+SHOWN = 100
+"""Characters of a bad value that an error shows."""
 
-def _bits(value: bytes) -> int:
-    return int.from_bytes(value, "big")
+BATCH_BYTES = 16 * 1024 * 1024
+"""Bytes of the source's answer at which an Arrow batch ends early."""
+
+STEP_ROWS = 8
+"""Rows that are fetched before their bytes are looked at: a row can have many MB."""
 
 
-# The driver's own conversions, but for durations (a timedelta would lose the text's form) and bit fields.
-_CONVERSIONS: dict[Any, Callable[..., Any]] = {
-    **{key: value for key, value in conversions.items() if isinstance(key, int)},
-    FIELD_TYPE.TIME: str,
-    FIELD_TYPE.BIT: _bits,
-}
+NULLED = "nulled_"
+"""How the columns begin that a batch has at its end, one for each column `as: null`: whether a value became NULL."""
 
 
 @dataclass
@@ -56,6 +60,11 @@ class Snapshot:
     _connection: Connection
 
     @property
+    def connection(self) -> Connection:
+        """The connection, for other questions to the same view."""
+        return self._connection
+
+    @property
     def schema(self) -> pa.Schema:
         """The Arrow schema of the rows."""
         return arrow_schema(self.table.columns)
@@ -64,7 +73,7 @@ class Snapshot:
         """A window (by default: everything from the first partition on) cut off at the fence, in the cursor's zone."""
         if self.spec.cursor is None or self.spec.partitioning is None:
             raise ValueError(f"{self.spec.table} has no cursor")
-        fence = self.fence.at.replace(tzinfo=UTC).astimezone(self.spec.cursor.zone).replace(tzinfo=None)
+        fence = wall_clock(self.fence.at, self.spec.cursor.zone)
         lower, upper = window or (self.spec.partitioning.start, fence)
         return Window(lower, max(lower, min(upper, fence)))
 
@@ -84,34 +93,49 @@ class Snapshot:
         return is_cut and self.fence.at.replace(tzinfo=UTC) < datetime.fromisoformat(fence)
 
     def fingerprints(self, window: Window | None = None) -> dict[str, str]:
-        """The fingerprints of the partitions that have rows in a window, by partition key."""
-        if self.spec.partitioning is None:
-            raise ValueError(f"{self.spec.table} has no partitions")
-        return fingerprint.of_partitions(self._connection, self.spec, self.spec.partitioning, self.below_fence(window))
+        """The fingerprints of the partitions that have rows in a window, by partition key.
+
+        Raises:
+            SpecError: rows have no cursor value, and the YAML says that this is an error.
+        """
+        fingerprint.refuse_nulls(self._connection, self.spec)
+        return fingerprint.of_partitions(self._connection, self.spec, self.below_fence(window), self.table.columns)
 
     def fingerprint(self) -> str:
         """The fingerprint of the whole table, for a table without a cursor."""
         return fingerprint.of_table(self._connection, self.spec, self.table)
 
+    def indexes(self) -> dict[str, list[str]] | None:
+        """The columns of each of the table's indexes, by the index's name; None for a view."""
+        return read_indexes(self._connection, self.spec.source_name)
+
     def rows_outside(self) -> tuple[int, int]:
-        """How many rows lie before the first partition, and how many have no cursor value."""
+        """How many rows lie before the first partition, and how many are left out for want of a cursor value."""
         if self.spec.partitioning is None:
             return 0, 0
         return fingerprint.rows_outside(self._connection, self.spec, self.spec.partitioning.start)
 
+    def rows_in_future(self) -> int:
+        """How many rows lie more than a day above the fence, where no partition will hold them for long."""
+        if self.spec.cursor is None:
+            return 0
+        fence = wall_clock(self.fence.at, self.spec.cursor.zone)
+        return fingerprint.rows_in_future(self._connection, self.spec, fence)
+
     def rows(self, window: Window | None = None) -> Iterator[pa.RecordBatch]:
         """The rows of a window (or of a table without a cursor: all), in the order of cursor and key.
 
+        Batches have the columns of `schema`, and after them one `nulled_<column>` for each column `as: null`.
+
         Raises:
-            PermanentError: a value cannot be carried whole; the message names table, column and value.
+            PermanentError: a value cannot be carried whole; the message names table, column, value and key.
         """
         text, parameters = self.rows_query(window)
-        schema = self.schema
         cursor = self._connection.cursor(SSCursor)
         try:
             cursor.execute(text, parameters)
-            while rows := cursor.fetchmany(BATCH_ROWS):
-                yield self._to_batch(rows, schema)
+            while rows := self._some(cursor):
+                yield self._to_batch(rows)
         except BaseException:
             # The driver would read the rest of the rows before it lets go of an unfinished answer.
             unfinished = self._connection._result  # type: ignore[attr-defined]
@@ -122,49 +146,70 @@ class Snapshot:
             raise
         cursor.close()
 
-    def rows_query(self, window: Window | None = None) -> tuple[str, tuple[datetime, ...]]:
+    def _some(self, cursor: SSCursor) -> list[Any]:
+        """The next rows: as many as a batch may have, or as many as its bytes allow."""
+        rows: list[Any] = []
+        before = received(self._connection)
+        while len(rows) < BATCH_ROWS and received(self._connection) - before < BATCH_BYTES:
+            wanted = min(STEP_ROWS, BATCH_ROWS - len(rows))
+            more = cursor.fetchmany(wanted)
+            rows += more
+            if len(more) < wanted:
+                break
+        return rows
+
+    def rows_query(self, window: Window | None = None) -> tuple[str, tuple[Bound, ...]]:
         """The SELECT that `rows` sends, and its parameters."""
-        columns = ", ".join(_select(column) for column in self.table.columns)
+        columns = ", ".join(map(_select, self.table.columns))
         text = f"SELECT {columns} FROM {quote(self.spec.source_name, 'mysql')}"
         order = quote_all([*([self.spec.cursor.column] if self.spec.cursor else []), *self.spec.key], "mysql")
         suffix = f" ORDER BY {order}" if order else ""
         if self.spec.cursor is None:
             return text + suffix, ()
-        cursor = quote(self.spec.cursor.column, "mysql")
-        return f"{text} WHERE {cursor} >= %s AND {cursor} < %s{suffix}", tuple(self.below_fence(window))
+        below = self.below_fence(window)
+        condition = within(quote(self.spec.cursor.column, "mysql"), nulls=holds_nulls(self.spec, below))
+        return f"{text} WHERE {condition}{suffix}", bounds(self.spec, below)
 
-    def _to_batch(self, rows: Any, schema: pa.Schema) -> pa.RecordBatch:  # noqa: ANN401 - the driver's own tuples
-        arrays = [self._to_array(field, values) for field, values in zip(schema, zip(*rows, strict=True), strict=True)]
-        return pa.record_batch(arrays, schema=schema)
+    def _to_batch(self, rows: Any) -> pa.RecordBatch:  # noqa: ANN401 - the driver's own tuples
+        fields, arrays = list(self.schema), []
+        marks: list[tuple[pa.Field, pa.Array]] = []
+        for column, values in zip(self.table.columns, zip(*rows, strict=True), strict=True):
+            try:
+                arrays.append(to_arrow(column, values))
+            except UnfitError as error:
+                raise self._unfit(column, rows[error.position]) from error
+            if column.as_ == "null":
+                mark = nulled(arrays[-1], values)
+                marks.append((pa.field(NULLED + column.name, pa.bool_()), mark))
+        fields += [field for field, _ in marks]
+        return pa.record_batch([*arrays, *(mark for _, mark in marks)], schema=pa.schema(fields))
 
-    def _to_array(self, field: pa.Field, values: tuple[Any, ...]) -> pa.Array:
-        try:
-            return pa.array(values, type=field.type)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, ValueError, TypeError) as error:
-            bad = next(value for value in values if not _fits(value, field.type))
-            raise PermanentError(
-                f"{self.spec.table}: the column '{field.name}' holds {bad!r}, which is not a whole {field.type}: "
-                f"{error}.",
-                "Correct the value at the source; no row of this partition was changed in the lake.",
-            ) from error
+    def _unfit(self, column: Column, row: tuple[Any, ...]) -> PermanentError:
+        """The error over one value of one row; personal data is not shown."""
+        values = dict(zip((item.name for item in self.table.columns), row, strict=True))
+        row_name = ", ".join(f"{name} = {self._shown(name, values[name])}" for name in self.spec.key)
+        possible = [f"'as: {way}'" for way in ways(column.type) if way in {"string", "null"} and column.as_ is None]
+        unless = f", or declare {' or '.join(possible)} for it" if possible else ", or take its 'as' away"
+        return PermanentError(
+            f"{self.spec.table}: the column '{column.name}' holds {self._shown(column.name, values[column.name])} "
+            f"({column.type}) in the row {row_name or 'without a key'}, which cannot be carried whole as "
+            f"{column.mapped.redshift}.",
+            f"Correct the value at the source{unless} in defs/{self.spec.table}/defs.yaml; no row of this partition "
+            "was changed in the lake.",
+        )
 
-
-def _fits(value: Any, kind: pa.DataType) -> bool:  # noqa: ANN401 - any value the driver returns
-    try:
-        pa.array([value], type=kind)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, ValueError, TypeError):
-        return False
-    return True
+    def _shown(self, column: str, value: object) -> str:
+        if self.spec.is_personal(column):
+            return "a personal value"
+        if isinstance(value, str) and value.startswith(UNSPELT):
+            return f"the bytes 0x{value.removeprefix(UNSPELT)}"
+        text = repr(value) if isinstance(value, str | bytes) else str(value)
+        return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
 def _select(column: Column) -> str:
-    name = quote(column.name, "mysql")
-    kind = column.type.lower()
-    if kind.startswith("float"):
-        return f"({name} + 0e0) AS {name}"  # as text the server prints six digits of it
-    if kind.startswith("decimal") and column.mapped.arrow == pa.string():
-        return f"CAST({name} AS CHAR) AS {name}"  # more digits than any decimal on the other side
-    return name
+    asked, name = expression(column), quote(column.name, "mysql")
+    return asked if asked == name else f"{asked} AS {name}"
 
 
 @contextmanager
@@ -174,13 +219,19 @@ def open_snapshot(source: Source, spec: TableSpec) -> Iterator[Snapshot]:
     Raises:
         RdsLakeError: the table or a column that the YAML names is not there, or the server cannot be reached.
     """
-    table = source.describe(spec.source_name)
-    spec.check_columns([column.name for column in table.columns])
-    arrow_schema(table.columns)  # refuses a type that cannot be carried, before anything is read
+    found = source.describe(spec.source_name)
+    table = replace(found, columns=carried_columns(spec, found.columns))  # refuses what cannot be carried
+    check_type(spec, table.columns)
     with source.connect() as connection:
-        connection.decoders = dict(_CONVERSIONS)
-        fence = read_fence(connection)
+        connection.decoders = dict(CONVERSIONS)
+        fence = read_fence(connection, timedelta(seconds=spec.cursor.lag_seconds) if spec.cursor else LAG)
         with connection.cursor() as cursor:
             cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+            # From here to the end nobody can alter the table: what is described next is what the rows have.
+            cursor.execute(f"SELECT 1 FROM {quote(spec.source_name, 'mysql')} LIMIT 0", ())  # formatted: %% is one %
+        if source.describe(spec.source_name) != found:
+            raise TransientError(
+                f"{spec.table}: the source table '{spec.source_name}' was altered at this very moment.", "Try again."
+            )
         yield Snapshot(spec, table, fence, connection)

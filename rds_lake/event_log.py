@@ -7,6 +7,7 @@ of the ledger, so `synchronous=NORMAL` (safe when a process dies, not when the p
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +19,10 @@ from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, create_engine
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import StaticPool
 
-from rds_lake.errors import ConfigError
+from rds_lake.errors import ConfigError, PermanentError
 
 KEPT = 8
 """Databases kept open: there is one per run and one for the index; a sync works on few runs at a time."""
@@ -78,11 +80,36 @@ def _relax(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's o
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
+_DISK = re.compile("database or disk is full|disk I/O error|No space left on device")
+"""What SQLite or the system say when there is no space: SQLite's own word for it depends on which file was to grow."""
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """Say in our words that Dagster's records cannot be written.
+
+    Raises:
+        PermanentError: the disk that they lie on is full, or does not work.
+    """
+    try:
+        yield
+    except (OperationalError, OSError) as error:
+        found = _DISK.search(str(error))
+        if found is None:
+            raise
+        raise PermanentError(
+            f"Dagster's records in DAGSTER_HOME ({os.environ.get('DAGSTER_HOME')}) cannot be written: {found.group()}.",
+            "Free space on its disk, then sync again: it goes on where this one stopped.",
+        ) from error
+
+
+@recording()
 def open_dagster_instance() -> DagsterInstance:
     """The instance at `DAGSTER_HOME`, with the quick event log unless its dagster.yaml names a storage.
 
     Raises:
         ConfigError: the variable names no folder.
+        PermanentError: its disk is full.
     """
     home = os.environ["DAGSTER_HOME"]
     if not (Path(home).is_absolute() and Path(home).is_dir()):

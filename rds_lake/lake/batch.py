@@ -52,6 +52,11 @@ class BatchWriter:
         if self._spool.full:
             self._send(self._close(self._spool), self._spool)
 
+    def settle(self) -> None:
+        """Let go of the memory that rows take which wait to be written: a batch may itself wait to be sent."""
+        if self._spool is not None:
+            self._spool.settle()
+
     def finish(self, current: Manifest | None) -> Manifest:
         """Send what is left and return the batch, not yet committed.
 
@@ -68,11 +73,15 @@ class BatchWriter:
             self._send(file, spool)
         return done
 
-    def abandon(self) -> None:
-        """Take back what has been written."""
+    def close(self) -> None:
+        """Let go of rows that were not sent; what was sent stays, for it may have been committed."""
         if self._spool:
             self._spool.discard()
             self._spool = None
+
+    def abandon(self) -> None:
+        """Take back what has been written."""
+        self.close()
         self._store.delete([file.key for file in self._files])
         self._files = []
 

@@ -5,22 +5,30 @@ a torn one. Writing the same rows in the same order gives the same bytes, which 
 changed.
 """
 
+import errno
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import IO, Protocol
+from contextlib import contextmanager, suppress
+from typing import IO, Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from rds_lake.errors import SpecError
+from rds_lake.errors import PermanentError, SpecError
 from rds_lake.lake.manifest import File
 from rds_lake.lake.store import MIB, ObjectStore, digest
 
 ROW_GROUP_ROWS = 122_880
 """Rows of one Parquet row group; small enough to bound memory, large enough to compress."""
+
+ROW_GROUP_BYTES = 64 * MIB
+"""Bytes of values at which a row group ends early: 16 rows of 4 MB."""
+
+WAITING_BYTES = 4 * MIB
+"""What a file that waits for its end may hold of unwritten rows."""
 
 SPOOL_BYTES = 32 * MIB
 """What a file may take of memory before its spool moves to disk."""
@@ -37,6 +45,7 @@ CSV_BLOCK_BYTES = 16 * MIB
 
 class _Writer(Protocol):
     def write_batch(self, batch: pa.RecordBatch) -> None: ...
+    def settle(self) -> None: ...
     def close(self) -> None: ...
     def abandon(self) -> None: ...
 
@@ -52,6 +61,9 @@ class _CsvWriter:
         """Append rows."""
         arrays = [pc.cast(array, field.type) for array, field in zip(batch.columns, self._schema, strict=True)]
         self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
+
+    def settle(self) -> None:
+        """Nothing waits."""
 
     def close(self) -> None:
         """Finish the file."""
@@ -88,33 +100,72 @@ def open_writer(sink: IO[bytes], schema: pa.Schema, file_format: str) -> _Writer
 
 
 class _RowGroups:
-    """Gathers rows into row groups of one size, so that the bytes do not depend on how the rows came."""
+    """Gathers rows into row groups that end by count or by size, so that the bytes do not depend on how rows came."""
 
     def __init__(self, writer: pq.ParquetWriter) -> None:
         self._writer = writer
         self._waiting: list[pa.RecordBatch] = []
         self._rows = 0
+        self._bytes = 0
 
     def write_batch(self, batch: pa.RecordBatch) -> None:
         """Append rows."""
-        self._waiting.append(batch)
-        self._rows += batch.num_rows
-        while self._rows >= ROW_GROUP_ROWS:
-            table = pa.Table.from_batches(self._waiting)
-            self._writer.write_table(table.slice(0, ROW_GROUP_ROWS), row_group_size=ROW_GROUP_ROWS)
-            self._waiting = table.slice(ROW_GROUP_ROWS).to_batches()
-            self._rows -= ROW_GROUP_ROWS
+        sizes = np.cumsum(row_sizes(batch))
+        start = 0
+        while start < batch.num_rows:
+            before = int(sizes[start - 1]) if start else 0
+            full = int(np.searchsorted(sizes, ROW_GROUP_BYTES - self._bytes + before, side="left")) + 1
+            end = min(batch.num_rows, full, start + ROW_GROUP_ROWS - self._rows)
+            self._waiting.append(batch.slice(start, end - start))
+            self._rows += end - start
+            self._bytes += int(sizes[end - 1]) - before
+            start = end
+            if self._rows >= ROW_GROUP_ROWS or self._bytes >= ROW_GROUP_BYTES:
+                self._flush()
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._writer.write_table(pa.Table.from_batches(self._waiting), row_group_size=ROW_GROUP_ROWS)
+        self._waiting, self._rows, self._bytes = [], 0, 0
+
+    def settle(self) -> None:
+        """Write what is waiting if it is much; no more rows will come."""
+        if self._bytes > WAITING_BYTES:
+            self._flush()
 
     def close(self) -> None:
         """Write what is waiting, then the file's footer."""
-        if self._rows:
-            self._writer.write_table(pa.Table.from_batches(self._waiting), row_group_size=ROW_GROUP_ROWS)
+        self._flush()
         self._writer.close()
 
     def abandon(self) -> None:
         """Let go of a file that nobody will read."""
-        self._waiting, self._rows = [], 0
+        self._waiting, self._rows, self._bytes = [], 0, 0
         self._writer.close()
+
+
+def row_sizes(batch: pa.RecordBatch) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    """How many bytes each row's values take, about: lists, of which there are only short ones, count as nothing."""
+    sizes = np.zeros(batch.num_rows, dtype=np.int64)
+    for column in batch.columns:
+        if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
+            sizes += pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False)
+        elif not pa.types.is_list(column.type):
+            sizes += -(-column.type.bit_width // 8)
+    return sizes
+
+
+@contextmanager
+def _temporary_space() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise PermanentError(
+            f"The temporary folder {tempfile.gettempdir()} is full.",
+            "Free space there, or set TMPDIR to a folder with more.",
+        ) from error
 
 
 class Spool:
@@ -128,9 +179,18 @@ class Spool:
         self.size = 0
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Append rows."""
-        self._writer.write_batch(batch)
+        """Append rows.
+
+        Raises:
+            PermanentError: the temporary folder is full.
+        """
+        with _temporary_space():
+            self._writer.write_batch(batch)
         self.rows += batch.num_rows
+
+    def settle(self) -> None:
+        """Keep little in memory from now on; no more rows will come."""
+        self._writer.settle()
 
     @property
     def full(self) -> bool:
@@ -142,34 +202,77 @@ class Spool:
 
         Args:
             key: the key that it will have.
+
+        Raises:
+            PermanentError: the temporary folder is full.
         """
-        self._writer.close()
+        with _temporary_space():
+            self._writer.close()
+            self.content.flush()
         self._open = False
         self.size = self.content.tell()
         return File(key=key, size=self.size, rows=self.rows, sha256=digest(self.content))
 
     def discard(self) -> None:
         """Give the memory or the temporary file back."""
-        if self._open:  # else it would be closed by the garbage collector, after its file
-            self._writer.abandon()
-            self._open = False
-        self.content.close()
+        with suppress(OSError):  # of a full disk, when the file's end or what was buffered is written
+            if self._open:  # else it would be closed by the garbage collector, after its file
+                self._open = False
+                self._writer.abandon()
+        with suppress(OSError):
+            self.content.close()
 
 
 @contextmanager
-def open_batches(
-    store: ObjectStore, file: File, schema: pa.Schema, file_format: str
-) -> Iterator[Iterator[pa.RecordBatch]]:
-    """The rows of a stored file as record batches of the given schema."""
+def open_batches(store: ObjectStore, file: File, schema: pa.Schema, file_format: str) -> Iterator["Batches"]:
+    """The rows of a stored file as record batches of the given schema.
+
+    Raises:
+        RdsLakeError: the file is gone, S3 failed, or the temporary folder is full.
+    """
     with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as content:
-        store.download(file.key, content)
-        content.seek(0)
-        yield _csv_batches(content, schema) if file_format == "csv" else _parquet_batches(content, schema)
+        with _temporary_space():
+            store.download(file.key, content)
+            content.seek(0)
+        yield read_batches(content, schema, file_format)
 
 
-def _parquet_batches(content: IO[bytes], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    for batch in pq.ParquetFile(content).iter_batches(READ_ROWS):
-        yield batch.cast(schema)
+def read_batches(content: IO[bytes], schema: pa.Schema, file_format: str) -> "Batches":
+    """The rows of a file that stands at its start, as record batches of the given schema."""
+    if file_format == "csv":
+        return Batches(_csv_batches(content, schema))
+    file = pq.ParquetFile(content)
+    return Batches(_parquet_batches(file, schema), _at_once(file))
+
+
+class Batches:
+    """The rows of a file as an iterator over record batches.
+
+    Attributes:
+        at_once: how many rows of the file can be held together, wherever they stand in it.
+    """
+
+    def __init__(self, batches: Iterator[pa.RecordBatch], at_once: int = READ_ROWS) -> None:
+        self._batches = batches
+        self.at_once = at_once
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        return self._batches
+
+    def __next__(self) -> pa.RecordBatch:
+        return next(self._batches)
+
+
+def _at_once(file: pq.ParquetFile) -> int:
+    """As many rows as the shortest row group but the last, which the end of the rows cut short."""
+    groups: list[int] = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups - 1)]
+    return min([READ_ROWS, *groups])
+
+
+def _parquet_batches(file: pq.ParquetFile, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for number in range(file.num_row_groups):  # one by one: a batch over several would be larger than each of them
+        for batch in file.iter_batches(READ_ROWS, row_groups=[number]):
+            yield batch.cast(schema)
 
 
 def _csv_batches(content: IO[bytes], schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -28,6 +28,7 @@ _COLLISIONS = {
     errorcodes.DUPLICATE_TABLE,
     errorcodes.DUPLICATE_SCHEMA,
     errorcodes.DUPLICATE_OBJECT,
+    errorcodes.DUPLICATE_COLUMN,
 }
 """Of two sessions that create the same thing at once, `IF NOT EXISTS` or not, one may get these."""
 

@@ -6,9 +6,21 @@ The ledger's rows are written by the load, in the data's own transaction; here t
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rds_lake.sql import literal, quote
+from rds_lake.cursors import key_of_start
+from rds_lake.warehouse import statements
 from rds_lake.warehouse.connection import Session
-from rds_lake.warehouse.statements import INTERNAL_SCHEMA, READ_LEDGER, Target
+from rds_lake.warehouse.statements import (
+    LEDGER,
+    READ_LEDGER,
+    READ_LOADS,
+    READ_OLD_LEDGER,
+    READ_SHAPES,
+    Target,
+    present_columns,
+)
+
+ROWS_AT_ONCE = 1000
+"""Ledger rows of one statement: Redshift takes at most 16 MB of text."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +33,7 @@ class Entry:
         rules: digest of the rules that it was split by.
         staged: rows of the staging batch.
         loaded: rows of the target in the partition's window, right after the load.
+        shape: digest of the columns that it was landed in; None when an earlier version loaded it.
     """
 
     batch: str
@@ -28,31 +41,47 @@ class Entry:
     rules: str | None
     staged: int
     loaded: int
+    shape: str | None = None
 
 
 def read(session: Session, table: str) -> dict[str, Entry]:
     """What is loaded of a table, by partition; nothing when there is no ledger yet."""
-    [(ledgers,)] = session.execute(
-        "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = %s AND table_name = 'load_ledger'",
-        (INTERNAL_SCHEMA,),
-    )
-    if not ledgers:
+    columns = {row[0] for row in session.execute(present_columns(), tuple(LEDGER.split(".")))}
+    if not columns:
         return {}
-    return {row[0]: Entry(*row[1:]) for row in session.execute(READ_LEDGER, (table,))}
+    text = READ_LEDGER if "shape" in columns else READ_OLD_LEDGER
+    return {row[0]: Entry(*row[1:]) for row in session.execute(text, (table,))}
+
+
+def doubt(session: Session, table: str, partitions: Sequence[str]) -> None:
+    """Have the next sync take partitions for out of step, whatever the source says, until they are loaded again."""
+    if not session.execute(present_columns(), tuple(LEDGER.split("."))):
+        return
+    for start in range(0, len(partitions), ROWS_AT_ONCE):
+        some = partitions[start : start + ROWS_AT_ONCE]
+        session.execute(statements.doubt(len(some)), (table, *some))
+
+
+def shapes(session: Session, table: str) -> set[str | None]:
+    """The shapes in which partitions of a table are loaded; none when none is."""
+    return {shape for (shape,) in session.execute(READ_SHAPES, (table,))}
+
+
+def loads(session: Session, table: str) -> set[str]:
+    """The addresses of the COPY manifests that a table's partitions were loaded from; none without a ledger."""
+    if not session.execute(present_columns(), tuple(LEDGER.split("."))):
+        return set()
+    return {address for (address,) in session.execute(READ_LOADS, (table,))}
 
 
 def count_target(session: Session, target: Target, partitions: Sequence[str]) -> dict[str, int]:
     """The target's rows in each partition's window, in one pass over them."""
     partitioning = target.spec.partitioning
-    if partitioning is None or target.spec.cursor is None:
+    if partitioning is None:
         [(rows,)] = session.execute(target.count_all())
         return dict.fromkeys(partitions, rows)
-    span = partitioning.span(min(partitions), max(partitions))
-    cursor = quote(target.spec.cursor.column.lower(), "redshift")
-    found = session.execute(
-        f"SELECT DATE_TRUNC({literal(partitioning.unit)}, {cursor}) AS start_of, COUNT(*) FROM {target.name} "
-        f"WHERE {cursor} >= %s AND {cursor} < %s GROUP BY 1",
-        tuple(span),
-    )
-    counts = {partitioning.key(start): rows for start, rows in found}
+    counts: dict[str, int] = {}
+    for start, rows in session.execute(*target.count_partitions(partitioning.span(min(partitions), max(partitions)))):
+        key = key_of_start(target.spec, start)
+        counts[key] = counts.get(key, 0) + rows
     return {partition: counts.get(partition, 0) for partition in partitions}

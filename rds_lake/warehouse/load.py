@@ -3,6 +3,10 @@
 Any number of partitions goes in one transaction. Under the target's lock: COPY into a temporary table, remove the rows
 of the partitions' windows and the older versions of the incoming keys, insert the newest version of each key, write
 the ledger. When the connection breaks on the way, the ledger tells whether it happened.
+
+Batches that were landed before and after a change of the source's columns differ in columns. COPY goes by position, so
+each kind of them has a temporary table of its own, and the rows are exchanged one kind after the other, in the same
+transaction; the target itself is made fit for all of them before it begins (`rds_lake.warehouse.migrate`).
 """
 
 import hashlib
@@ -11,17 +15,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from rds_lake.errors import PermanentError, SpecError, TransientError
+from rds_lake.cursors import key_of_start
+from rds_lake.errors import PermanentError, TransientError
+from rds_lake.extract.contract import layout
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifest, Manifests
 from rds_lake.lake.store import ConflictError, ObjectStore
 from rds_lake.spec import TableSpec
 from rds_lake.warehouse import ledger
 from rds_lake.warehouse.connection import CollisionError, Session, Warehouse
+from rds_lake.warehouse.migrate import prepare_ledger, prepare_target
 from rds_lake.warehouse.statements import FORGET_ROWS, READ_ECLIPSED, Target, forget, merge_windows, remember
-
-LEDGER_ROWS = 1000
-"""Ledger rows of one statement: Redshift takes at most 16 MB of text."""
 
 ATTEMPTS = 3
 """How often a load is tried when the connection breaks or another transaction is in the way."""
@@ -34,14 +38,32 @@ class Loaded:
     Attributes:
         rows: for each partition, the target's rows in its window after the load.
         statements: the SQL that ran, for the record.
-        manifest: the address of the load's manifest, None when there was nothing to copy.
+        manifest: the address of the load's manifest (of batches of several kinds: of each), None when there was
+            nothing to copy.
         repeated: True when an earlier attempt turned out to have committed.
+        migrated: what was changed about the target's columns, in words.
     """
 
     rows: dict[str, int]
     statements: tuple[str, ...]
     manifest: str | None
     repeated: bool = False
+    migrated: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The batches of a load that have the same columns.
+
+    Attributes:
+        target: the statements for them.
+        batches: the batches.
+        copy_from: the address of their COPY manifest, None when they have no files.
+    """
+
+    target: Target
+    batches: tuple[Manifest, ...]
+    copy_from: str | None
 
 
 def load(
@@ -63,19 +85,12 @@ def load(
     Raises:
         PermanentError: COPY brought other rows than the manifests promise, or Redshift refused a row. Nothing was
             changed.
+        SpecError: the target cannot take the batches' columns. Nothing was changed.
         TransientError: the warehouse could not be reached, or others were in the way, three times.
     """
-    columns = {manifest.columns for manifest in staged}
-    if len(columns) > 1:
-        raise SpecError(
-            f"{spec.table}: the staged partitions {staged[0].partition} to {staged[-1].partition} differ in columns.",
-            "Materialise the older ones again from landing on, so that all have the source's present columns.",
-        )
-    target = Target(spec, columns.pop())
-    copy_from = _write_load_manifest(store, spec, staged)
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return _attempt(warehouse, store, target, staged, copy_from, asked=attempt > 1)
+            return _attempt(warehouse, store, spec, staged, asked=attempt > 1)
         except ConflictError:
             raise  # the batches themselves are out of date: only who read them can read them again
         except TransientError as error:
@@ -100,47 +115,58 @@ def _write_load_manifest(store: ObjectStore, spec: TableSpec, staged: Sequence[M
     return store.url(key)
 
 
+def _grouped(store: ObjectStore, spec: TableSpec, staged: Sequence[Manifest]) -> list[_Group]:
+    """The batches by their columns, those with the most columns first."""
+    kinds: dict[tuple[tuple[str, str, str], ...], list[Manifest]] = {}
+    for manifest in staged:
+        kinds.setdefault(layout(manifest.columns), []).append(manifest)
+    ordered = sorted(kinds.values(), key=lambda batches: -len(batches[0].columns))
+    return [
+        _Group(Target(spec, batches[0].columns, number), tuple(batches), _write_load_manifest(store, spec, batches))
+        for number, batches in enumerate(ordered)
+    ]
+
+
 def _attempt(
-    warehouse: Warehouse,
-    store: ObjectStore,
-    target: Target,
-    staged: Sequence[Manifest],
-    copy_from: str | None,
-    *,
-    asked: bool,
+    warehouse: Warehouse, store: ObjectStore, spec: TableSpec, staged: Sequence[Manifest], *, asked: bool
 ) -> Loaded:
+    groups = _grouped(store, spec, staged)
+    target = groups[0].target
     with warehouse.connect() as session:
-        for statement in [*target.setup(), target.create_incoming()]:
+        for statement in target.setup():
             try:
                 session.execute(statement)
             except CollisionError:
                 session.execute(statement)  # now it exists
-        _check_target(session, target)
+        prepare_ledger(session)
+        migrated = prepare_target(session, target, [(m.shape, m.columns) for m in staged])
         with session.transaction():
             session.execute(target.lock())
-            if asked and _already(session, target.spec, staged):
-                return Loaded(_count(session, target, staged), tuple(session.statements), copy_from, repeated=True)
-            _check_current(store, target.spec, staged)
+            if asked and _already(session, spec, staged):
+                rows = _count(session, target, staged)
+                return Loaded(rows, tuple(session.statements), _copied_from(groups), repeated=True, migrated=migrated)
+            _check_current(store, spec, staged)
             if eclipsed := _eclipsed(session, store, target, staged):
                 staged = [*staged, *eclipsed]
-                copy_from = _write_load_manifest(store, target.spec, staged)
-            if copy_from:
-                session.execute(target.copy(copy_from, warehouse.iam_role))
-            _check_copied(session, target, staged)
-            _exchange(session, target, staged)
+                groups = _grouped(store, spec, staged)
+            for group in groups:
+                _copy(session, group, warehouse.iam_role)
+            _exchange(session, groups, staged)
             rows = _count(session, target, staged)
-            _record(session, target.spec, staged, rows, copy_from)
-        return Loaded(rows, tuple(session.statements), copy_from)
+            for group in groups:
+                _record(session, spec, group.batches, rows, group.copy_from)
+        return Loaded(rows, tuple(session.statements), _copied_from(groups), migrated=migrated)
 
 
-def _check_target(session: Session, target: Target) -> None:
-    present = [name for (name,) in session.execute(*target.present_columns())]
-    wanted = [column.name.lower() for column in target.columns]
-    if present != wanted:
-        raise SpecError(
-            f"The warehouse table {target.name} has the columns {', '.join(present)}; staged are {', '.join(wanted)}.",
-            "Alter or rename the warehouse table so that columns and order agree, then materialise it again.",
-        )
+def _copied_from(groups: Sequence[_Group]) -> str | None:
+    return ", ".join(group.copy_from for group in groups if group.copy_from) or None
+
+
+def _copy(session: Session, group: _Group, iam_role: str) -> None:
+    session.execute(group.target.create_incoming())
+    if group.copy_from:
+        session.execute(group.target.copy(group.copy_from, iam_role))
+    _check_copied(session, group.target, group.batches)
 
 
 def _already(session: Session, spec: TableSpec, staged: Sequence[Manifest]) -> bool:
@@ -166,7 +192,9 @@ def _eclipsed(session: Session, store: ObjectStore, target: Target, staged: Sequ
 
     A key whose cursor is moved back leaves one partition for an earlier one. When the earlier one is loaded first, its
     row gives way to the newer one in the partition that the key has left; the load that takes that one away has to
-    bring the row back. Only where the source keeps the key unique: elsewhere rows give way for good.
+    bring the row back. Only where the source keeps the key unique: elsewhere rows give way for good. A batch
+    of a time when the key was no text, or was one, is left out: nothing compares the two, and as it lies under another
+    shape, it is landed again.
     """
     if target.spec.partitioning is None or not all(manifest.source_unique for manifest in staged):
         return []
@@ -178,7 +206,8 @@ def _eclipsed(session: Session, store: ObjectStore, target: Target, staged: Sequ
     }
     present = Manifests(store, TableKeys.of(target.spec)).read_all("staging", sorted(found))
     batches = [present[partition].manifest for partition in found if partition in present]
-    return [m for m in batches if m.batch == found[m.partition] and m.columns == target.columns]
+    texts = target.text_keys
+    return [m for m in batches if m.batch == found[m.partition] and Target(target.spec, m.columns).text_keys == texts]
 
 
 def _check_copied(session: Session, target: Target, staged: Sequence[Manifest]) -> None:
@@ -191,18 +220,20 @@ def _check_copied(session: Session, target: Target, staged: Sequence[Manifest]) 
         )
 
 
-def _exchange(session: Session, target: Target, staged: Sequence[Manifest]) -> None:
+def _exchange(session: Session, groups: Sequence[_Group], staged: Sequence[Manifest]) -> None:
+    target = groups[0].target
     partitioning = target.spec.partitioning
     if partitioning is None:
         session.execute(target.delete_all())
     else:
         for window in merge_windows([partitioning.window(manifest.partition) for manifest in staged]):
-            session.execute(target.delete_window(), tuple(window))
-        if target.spec.key:
-            for start, rows in session.execute(target.count_older()):
-                session.execute(FORGET_ROWS, (rows, rows, target.spec.table, partitioning.key(start)))
-            session.execute(target.delete_older())
-    session.execute(target.insert())
+            session.execute(*target.delete_window(window))
+    for group in groups:
+        if partitioning is not None and target.spec.key:
+            for start, rows in session.execute(group.target.count_older()):
+                session.execute(FORGET_ROWS, (rows, rows, target.spec.table, key_of_start(target.spec, start)))
+            session.execute(group.target.delete_older())
+        session.execute(group.target.insert())
 
 
 def _count(session: Session, target: Target, staged: Sequence[Manifest]) -> dict[str, int]:
@@ -213,11 +244,14 @@ def _record(
     session: Session, spec: TableSpec, staged: Sequence[Manifest], rows: dict[str, int], copy_from: str | None
 ) -> None:
     now = datetime.now(UTC).replace(tzinfo=None)
-    for start in range(0, len(staged), LEDGER_ROWS):
-        some = staged[start : start + LEDGER_ROWS]
+    for start in range(0, len(staged), ledger.ROWS_AT_ONCE):
+        some = staged[start : start + ledger.ROWS_AT_ONCE]
         session.execute(forget(len(some)), (spec.table, *(m.partition for m in some)))
         values = [
-            (spec.table, m.partition, m.batch, m.fingerprint, m.rules, copy_from or "", m.rows, rows[m.partition], now)
+            (
+                *(spec.table, m.partition, m.batch, m.fingerprint, m.rules, copy_from or ""),
+                *(m.rows, rows[m.partition], now, m.shape),
+            )
             for m in some
         ]
         session.execute(remember(len(values)), tuple(value for row in values for value in row))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from rds_lake.cursors import Bound, bounds, cut, holds_nulls, warehouse_start, within
 from rds_lake.extract.types import Column
 from rds_lake.partitions import Window
 from rds_lake.spec import TableSpec
@@ -34,8 +35,12 @@ LEDGER_COLUMNS = (
     ("rows_staged", "BIGINT NOT NULL"),
     ("rows_loaded", "BIGINT NOT NULL"),
     ("loaded_at", "TIMESTAMP NOT NULL"),
+    ("shape", "VARCHAR(64)"),
 )
-"""One row per partition that is loaded: which batch, from which source state, how many rows, when (UTC)."""
+"""One row per partition that is loaded: which batch, from which source state, how many rows, when (UTC), which columns.
+
+A column that is added to this list is added to ledgers of earlier versions, so it must take NULL.
+"""
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,13 @@ class Target:
 
     Attributes:
         spec: the table's YAML.
-        columns: its columns, in the staged files' order (COPY reads Parquet by position).
+        columns: the columns of some staged batches, in the files' order (COPY reads Parquet by position).
+        number: which of a load's incoming tables is meant; batches of other columns have another one.
     """
 
     spec: TableSpec
     columns: tuple[Column, ...]
+    number: int = 0
 
     @property
     def schema(self) -> str:
@@ -68,7 +75,12 @@ class Target:
     @property
     def incoming(self) -> str:
         """The temporary table that COPY fills."""
-        return quote(f"incoming_{self.spec.table}".lower())
+        return quote(f"incoming_{self.spec.table}{f'_{self.number}' if self.number else ''}".lower())
+
+    @property
+    def text_keys(self) -> frozenset[str]:
+        """The key columns that are text, which no warehouse compares with anything else."""
+        return frozenset(key for key in self.spec.key if self._is_text(key))
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -96,14 +108,6 @@ class Target:
         """The temporary table, empty, in the files' column order; it ends with the session."""
         return f"CREATE TEMP TABLE {self.incoming} ({self._definitions()})"
 
-    def present_columns(self) -> tuple[str, tuple[str, str]]:
-        """A query for the target's column names in their order, and its parameters."""
-        text = (
-            "SELECT column_name FROM information_schema.columns "
-            "WHERE table_schema = %s AND table_name = %s ORDER BY ordinal_position"
-        )
-        return text, (self.schema, self.spec.warehouse_name.lower())
-
     def lock(self) -> str:
         """Wait for other writers of the target; the first statement, so that the snapshot comes after it."""
         return f"LOCK {self.lock_table}"
@@ -118,10 +122,15 @@ class Target:
         """How many rows COPY brought."""
         return f"SELECT COUNT(*) FROM {self.incoming}"
 
-    def delete_window(self) -> str:
-        """Remove the target's rows of a window of the cursor; parameters: lower, upper."""
-        cursor = quote(self._cursor())
-        return f"DELETE FROM {self.name} WHERE {cursor} >= %s AND {cursor} < %s"
+    def delete_window(self, window: Window) -> tuple[str, tuple[Bound, ...]]:
+        """What removes the target's rows of some whole partitions, and its parameters.
+
+        Rows without a cursor value go with the first partition whatever the YAML says of them now: they may have been
+        loaded when it said otherwise.
+        """
+        _, partitioning = cut(self.spec)
+        nulls = window.lower <= partitioning.start < window.upper
+        return f"DELETE FROM {self.name} WHERE {within(self._cursor(), nulls=nulls)}", bounds(self.spec, window)
 
     def delete_all(self) -> str:
         """Remove all of the target's rows, inside the transaction."""
@@ -129,36 +138,28 @@ class Target:
 
     def count_older(self) -> str:
         """How many rows `delete_older` will remove, by the start of their partition."""
-        if self.spec.partitions is None:
-            raise ValueError(f"{self.spec.table} has no partitions")
-        cursor = quote(self._cursor())
-        names = dict.fromkeys([*(quote(key.lower()) for key in self.spec.key), cursor])  # the cursor may be of the key
-        columns = ", ".join(f"{self.name}.{name}" for name in names)
+        parts = [f"{self._exact(key, self.name)} AS key_{n}" for n, key in enumerate(self.spec.key)]
+        start = warehouse_start(self.spec, f"{self.name}.{self._cursor()}")
         return (
-            f"SELECT DATE_TRUNC({literal(self.spec.partitions.by)}, {cursor}) AS start_of, COUNT(*) FROM "
-            f"(SELECT DISTINCT {columns} FROM {self.name} INNER JOIN {self.incoming} "
-            f"ON {self._same_key(self.incoming)} AND {self.name}.{cursor} <= {self.incoming}.{cursor}) AS older "
-            f"GROUP BY 1"
+            f"SELECT start_of, COUNT(*) FROM (SELECT DISTINCT {', '.join(parts)}, {start} AS start_of "
+            f"FROM {self.name} INNER JOIN {self.incoming} "
+            f"ON {self._same_key(self.incoming)} AND {self._not_newer()}) AS older GROUP BY 1"
         )
 
     def delete_older(self) -> str:
         """Remove versions of the incoming keys that are not newer than what comes in."""
-        cursor = quote(self._cursor())
         incoming = self.incoming
-        return (
-            f"DELETE FROM {self.name} USING {incoming} WHERE {self._same_key(incoming)} "
-            f"AND {self.name}.{cursor} <= {incoming}.{cursor}"
-        )
+        return f"DELETE FROM {self.name} USING {incoming} WHERE {self._same_key(incoming)} AND {self._not_newer()}"
 
     def insert(self) -> str:
         """Insert the newest version of each incoming key, unless the target holds a newer one."""
         names = quote_all(self._names)
         if self.spec.cursor is None or not self.spec.key:
             return f"INSERT INTO {self.name} ({names}) SELECT {names} FROM {self.incoming}"
-        keys = quote_all([key.lower() for key in self.spec.key])
+        keys = ", ".join(self._exact(key) for key in self.spec.key)
         return (
             f"INSERT INTO {self.name} ({names}) SELECT {names} FROM (SELECT {names}, ROW_NUMBER() OVER "
-            f"(PARTITION BY {keys} ORDER BY {quote(self._cursor())} DESC) AS version_rank FROM {self.incoming}) "
+            f"(PARTITION BY {keys} ORDER BY {self._cursor()} DESC NULLS LAST) AS version_rank FROM {self.incoming}) "
             f"AS ranked WHERE version_rank = 1 AND NOT EXISTS (SELECT 1 FROM {self.name} "
             f"WHERE {self._same_key('ranked')})"
         )
@@ -167,23 +168,68 @@ class Target:
         """How many rows the target has."""
         return f"SELECT COUNT(*) FROM {self.name}"
 
+    def count_partitions(self, window: Window) -> tuple[str, tuple[Bound, ...]]:
+        """A query for the target's rows in some whole partitions, by the start of each, and its parameters."""
+        inside = within(self._cursor(), nulls=holds_nulls(self.spec, window))
+        start = warehouse_start(self.spec, self._cursor())
+        text = f"SELECT {start} AS start_of, COUNT(*) FROM {self.name} WHERE {inside} GROUP BY 1"
+        return text, bounds(self.spec, window)
+
     def _cursor(self) -> str:
-        if self.spec.cursor is None:
-            raise ValueError(f"{self.spec.table} has no cursor")
-        return self.spec.cursor.column.lower()
+        cursor, _ = cut(self.spec)
+        return quote(cursor.column.lower())
+
+    def _not_newer(self) -> str:
+        """Whether the target's version of a key is at most as new as the incoming one; none is older than any."""
+        mine, theirs = (f"{table}.{self._cursor()}" for table in (self.name, self.incoming))
+        return f"({mine} IS NULL OR {mine} <= {theirs})"
+
+    def _exact(self, key: str, table: str | None = None) -> str:
+        """A key column as an expression that is equal only where the values are.
+
+        Redshift ignores trailing blanks when it compares text; a character after them makes them count.
+        """
+        name = quote(key.lower()) if table is None else f"{table}.{quote(key.lower())}"
+        return f"{name} || '.'" if self._is_text(key) else name
+
+    def _is_text(self, key: str) -> bool:
+        return any(column.name == key and column.mapped.redshift.startswith("VARCHAR") for column in self.columns)
 
     def _same_key(self, other: str) -> str:
-        keys = [quote(key.lower()) for key in self.spec.key]
-        return " AND ".join(f"{self.name}.{key} = {other}.{key}" for key in keys)
+        """Whether two rows have the same key. The plain comparison stays: it is what a distribution key speeds up."""
+        parts = [f"{self.name}.{name} = {other}.{name}" for name in (quote(key.lower()) for key in self.spec.key)]
+        parts += [
+            f"{self._exact(key, self.name)} = {self._exact(key, other)}" for key in self.spec.key if self._is_text(key)
+        ]
+        return " AND ".join(parts)
+
+
+def present_columns() -> str:
+    """A query for the columns of a table of the warehouse in their order; parameters: schema, table."""
+    return (
+        "SELECT column_name, data_type, character_maximum_length, numeric_precision, numeric_scale, is_nullable, "
+        "column_default FROM information_schema.columns WHERE table_schema = %s AND table_name = %s "
+        "ORDER BY ordinal_position"
+    )
 
 
 READ_LEDGER = (
-    f"SELECT partition_key, batch_id, fingerprint, rules, rows_staged, rows_loaded FROM {LEDGER} WHERE table_name = %s"
+    "SELECT partition_key, batch_id, fingerprint, rules, rows_staged, rows_loaded, shape "
+    f"FROM {LEDGER} WHERE table_name = %s"
 )
 """The ledger's rows of one table; parameter: the table."""
 
+READ_OLD_LEDGER = READ_LEDGER.replace("shape ", "CAST(NULL AS VARCHAR(64)) AS shape ")
+"""The same of a ledger that an earlier version made."""
+
+READ_SHAPES = f"SELECT DISTINCT shape FROM {LEDGER} WHERE table_name = %s"
+"""The shapes in which partitions of a table are loaded; parameter: the table."""
+
 READ_ECLIPSED = f"SELECT partition_key, batch_id FROM {LEDGER} WHERE table_name = %s AND rows_loaded < rows_staged"
 """The partitions of a table with staged rows that the target does not hold; parameter: the table."""
+
+READ_LOADS = f"SELECT DISTINCT manifest FROM {LEDGER} WHERE table_name = %s"
+"""The addresses of the COPY manifests that a table's ledger rows name; parameter: the table."""
 
 FORGET_ROWS = (
     f"UPDATE {LEDGER} SET rows_loaded = rows_loaded - %s, rows_staged = rows_staged - %s, fingerprint = '' "
@@ -193,6 +239,11 @@ FORGET_ROWS = (
 
 Parameters: how many, twice, the table, the partition.
 """
+
+
+def doubt(partitions: int) -> str:
+    """Take back the word that partitions are in step; parameters: the table, then the partitions."""
+    return f"UPDATE {LEDGER} SET fingerprint = '' WHERE table_name = %s AND partition_key IN ({_marks(partitions)})"
 
 
 def forget(partitions: int) -> str:

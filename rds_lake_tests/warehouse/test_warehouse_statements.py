@@ -34,7 +34,17 @@ SPECS = {
     "compound key": daily("orders", key=["id", "C 0"]),
     "without a key": daily("orders", key=[]),
     "without a cursor": table_spec("customers", key=["id"]),
+    "text key": daily("orders", key=["C 8", "id"]),
+    "epoch": daily("orders", cursor={"column": "id", "epoch": "ms"}),
     "hostile": daily("select", warehouse={"table": 'the "real" name', "distribution_key": "C 1"}),
+}
+
+
+DAY = Window(datetime(2024, 1, 1), datetime(2024, 1, 2))  # noqa: DTZ001 - the cursor's clock
+ARGUMENTS: dict[str, tuple] = {
+    "copy": ("s3://lake/a/b.json", "arn:aws:iam::0:role/r"),
+    "delete_window": (DAY,),
+    "count_partitions": (DAY,),
 }
 
 
@@ -45,11 +55,11 @@ def all_statements(target: Target) -> list[str]:
         offered = getattr(Target, name)
         if name.startswith("_") or isinstance(offered, property) or not callable(offered):
             continue
-        if name in {"delete_window", "delete_older", "count_older"} and target.spec.cursor is None:
+        if name in {"delete_window", "delete_older", "count_older", "count_partitions"} and target.spec.cursor is None:
             continue  # a load never asks for these here
         if name in {"delete_older", "count_older"} and not target.spec.key:
             continue
-        arguments = ("s3://lake/a/b.json", "arn:aws:iam::0:role/r") if name == "copy" else ()
+        arguments = ARGUMENTS.get(name, ())
         made = getattr(target, name)(*arguments)
         found += [made] if isinstance(made, str) else [made[0]] if isinstance(made, tuple) else made
     return found

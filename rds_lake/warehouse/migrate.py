@@ -1,0 +1,276 @@
+"""Migrating a table of the warehouse: from the columns that it has to those that staged batches need.
+
+Only ever wider: a column is added, a type enlarged, nothing is narrowed, and nothing that others added is touched. The
+comparison is pure and refuses before anything is changed.
+
+The hard part is doing it under the eyes of readers and of other loads, and surviving a kill between any two statements.
+Redshift enlarges a VARCHAR in place, but outside a transaction block only; any other type takes a new column, an
+UPDATE and a rename. So: enlarging commits by itself, everything else is one transaction under the load's lock, before
+the load's own, and each of the two leaves a table that is right for older and newer loads. A table that is only added
+to is locked for a moment, not for the time of a COPY. What another session did meanwhile is seen by looking again.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rds_lake.errors import PermanentError, SpecError
+from rds_lake.extract.types import Column
+from rds_lake.extract.widening import holds, wider
+from rds_lake.warehouse.connection import CollisionError, Session
+from rds_lake.warehouse.ledger import shapes
+from rds_lake.warehouse.statements import LEDGER, LEDGER_COLUMNS, Target, present_columns, quote
+
+_PLAIN = {
+    "smallint": "SMALLINT",
+    "integer": "INTEGER",
+    "bigint": "BIGINT",
+    "real": "REAL",
+    "double precision": "DOUBLE PRECISION",
+    "boolean": "BOOLEAN",
+    "date": "DATE",
+    "timestamp without time zone": "TIMESTAMP",
+}
+_SIZED = {"character varying": "VARCHAR", "binary varying": "VARBYTE", "varbyte": "VARBYTE"}
+
+
+Staged = Sequence[tuple[str | None, tuple[Column, ...]]]
+"""For each batch the digest of its shape (None of an earlier version's), and its columns."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A column that a table of the warehouse has.
+
+    Attributes:
+        name: its name.
+        kind: its type as the type table writes it; None for any other, which is left to Redshift's own judgement.
+        required: whether a row must bring a value.
+    """
+
+    name: str
+    kind: str | None
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Migration:
+    """What has to be done to a table; names and types.
+
+    Attributes:
+        add: new columns.
+        enlarge: text columns that become longer.
+        exchange: columns whose type becomes a wider one.
+    """
+
+    add: tuple[tuple[str, str], ...] = ()
+    enlarge: tuple[tuple[str, str], ...] = ()
+    exchange: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def nothing(self) -> bool:
+        """Whether the table is as it has to be."""
+        return not (self.add or self.enlarge or self.exchange)
+
+
+def compare(target: Target, held: Sequence[Held], batches: Iterable[Sequence[Column]]) -> Migration:
+    """What a table lacks to take some batches.
+
+    Args:
+        target: the table.
+        held: the columns that it has.
+        batches: the columns of the batches, each kind of them once.
+
+    Raises:
+        SpecError: a column cannot become what is staged, or the table needs values that no batch has.
+    """
+    present = {column.name: column for column in held}
+    wanted: dict[str, str] = {}
+    for columns in batches:
+        for column in columns:
+            name, kind = column.name.lower(), column.mapped.redshift
+            before = wanted.get(name, present[name].kind if name in present else kind)
+            if before is not None:
+                wanted[name] = _joined(target, name, before, kind)
+    _refuse_required(target, [column for column in held if column.required and column.name not in wanted])
+    changed = [(name, kind) for name, kind in wanted.items() if name in present and present[name].kind != kind]
+    enlarge = tuple((name, kind) for name, kind in changed if _is_longer_text(present[name].kind, kind))
+    exchange = tuple(item for item in changed if item not in enlarge)
+    _refuse_layout(target, [name for name, _ in exchange])
+    return Migration(tuple((name, kind) for name, kind in wanted.items() if name not in present), enlarge, exchange)
+
+
+def _joined(target: Target, name: str, held: str, staged: str) -> str:
+    kind = wider(held, staged)
+    if kind is None:
+        raise SpecError(
+            f"The column {name} of the warehouse table {target.name} is {held}, staged is {staged}, and no type holds "
+            "the values of both. Nothing was changed.",
+            "Rename or drop that column in the warehouse, then materialise all partitions of the table again.",
+        )
+    return kind
+
+
+def _is_longer_text(held: str | None, kind: str) -> bool:
+    return held is not None and held.startswith("VARCHAR") and holds(kind, held) and kind.startswith("VARCHAR")
+
+
+def _refuse_required(target: Target, columns: Sequence[Held]) -> None:
+    if columns:
+        raise SpecError(
+            f"The warehouse table {target.name} has the column {columns[0].name}, which is NOT NULL without a default "
+            "and which no staged batch has. Nothing was changed.",
+            "Let it be NULL, give it a default, or drop it, then materialise the table again.",
+        )
+
+
+def _refuse_layout(target: Target, names: Sequence[str]) -> None:
+    warehouse = target.spec.warehouse
+    fixed = {key.lower() for key in (warehouse.distribution_key, *warehouse.sort_keys) if key}
+    for name in names:
+        if name in fixed:
+            raise SpecError(
+                f"The column {name} of the warehouse table {target.name} needs a wider type, but it is its "
+                "distribution or sort key, which Redshift does not exchange. Nothing was changed.",
+                "Rename the warehouse table, then materialise all partitions of it again.",
+            )
+
+
+# --- the statements --------------------------------------------------------------------------------------------------
+
+
+def statements_alone(target: Target, migration: Migration) -> list[str]:
+    """What commits by itself, because Redshift takes it outside a transaction block only."""
+    return [f"ALTER TABLE {target.name} ALTER COLUMN {quote(name)} TYPE {kind}" for name, kind in migration.enlarge]
+
+
+def statements_together(target: Target, migration: Migration, taken: Iterable[str] = ()) -> list[str]:
+    """What belongs in one transaction: columns that are new, and columns that take the place of a narrower one.
+
+    A text that could not be enlarged in place (Redshift refuses it for some encodings) is exchanged like any other.
+
+    Args:
+        target: the table.
+        migration: what has to be done.
+        taken: names that the old columns cannot be given meanwhile.
+    """
+    used = set(taken)
+    texts = [f"ALTER TABLE {target.name} ADD COLUMN {quote(name)} {kind}" for name, kind in migration.add]
+    for name, kind in (*migration.enlarge, *migration.exchange):
+        old = next(old for n in range(len(used) + 1) if (old := f"rds_lake_narrow_{n}") not in used)
+        used.add(old)
+        texts += [
+            f"ALTER TABLE {target.name} RENAME COLUMN {quote(name)} TO {quote(old)}",
+            f"ALTER TABLE {target.name} ADD COLUMN {quote(name)} {kind}",
+            f"UPDATE {target.name} SET {quote(name)} = CAST({quote(old)} AS {kind})",
+            f"ALTER TABLE {target.name} DROP COLUMN {quote(old)}",
+        ]
+    return texts
+
+
+# --- doing it --------------------------------------------------------------------------------------------------------
+
+
+def prepare_ledger(session: Session) -> None:
+    """Give a ledger that an earlier version made the columns that it lacks."""
+    schema, _, table = LEDGER.partition(".")
+    present = {row[0] for row in session.execute(present_columns(), (schema, table))}
+    for name, kind in LEDGER_COLUMNS:
+        if name not in present:
+            _tolerantly(session, f"ALTER TABLE {LEDGER} ADD COLUMN {name} {kind}")
+
+
+def prepare_target(
+    session: Session, target: Target, staged: Sequence[tuple[str | None, tuple[Column, ...]]]
+) -> tuple[str, ...]:
+    """Make a table fit for staged batches.
+
+    Args:
+        session: a session outside a transaction.
+        target: the table, which exists.
+        staged: the batches that it has to take.
+
+    Returns:
+        What was changed, in words.
+
+    Raises:
+        SpecError: it cannot be done; nothing was changed.
+    """
+    kinds = list(dict.fromkeys(columns for _, columns in staged))
+    held = read_held(session, target)
+    migration = compare(target, held, kinds)
+    if migration.nothing:
+        return ()
+    if migration.add:
+        _check_ours(session, target, held, migration, staged)
+    for text in statements_alone(target, migration):
+        _tolerantly(session, text)
+    if not compare(target, read_held(session, target), kinds).nothing:
+        with session.transaction():
+            session.execute(target.lock())
+            held = read_held(session, target)
+            left = compare(target, held, kinds)
+            for text in statements_together(target, left, [column.name for column in held]):
+                session.execute(text)
+    return (
+        *(f"added {name} {kind}" for name, kind in migration.add),
+        *(f"enlarged {name} to {kind}" for name, kind in (*migration.enlarge, *migration.exchange)),
+    )
+
+
+def read_held(session: Session, target: Target) -> list[Held]:
+    """The columns that a table of the warehouse has, in their order."""
+    rows = session.execute(present_columns(), (target.schema, target.spec.warehouse_name.lower()))
+    return [
+        Held(name, kind_of(kind, length, digits, scale), nullable == "NO" and default is None)
+        for name, kind, length, digits, scale, nullable, default in rows
+    ]
+
+
+def kind_of(kind: str, length: int | None, digits: int | None, scale: int | None) -> str | None:
+    """A type of `information_schema` as the type table writes it; None for one that it does not write."""
+    if kind == "numeric" and digits is not None:
+        return f"DECIMAL({digits},{scale or 0})"
+    if kind in _SIZED and length is not None:
+        return f"{_SIZED[kind]}({length})"
+    return _PLAIN.get(kind)
+
+
+def _tolerantly(session: Session, text: str) -> None:
+    """Run a statement that another session may have run already, or that Redshift may refuse for this very column.
+
+    Whoever calls this looks again afterwards and does by other means, or fails over, what is still to be done.
+    """
+    try:
+        session.execute(text)
+    except (CollisionError, PermanentError):
+        return
+
+
+def _check_ours(
+    session: Session,
+    target: Target,
+    held: Sequence[Held],
+    migration: Migration,
+    staged: Staged,
+) -> None:
+    """Refuse to add columns to a table that is somebody else's, or one that has been altered by hand."""
+    loaded = shapes(session, target.spec.table)
+    lacks = ", ".join(name for name, _ in migration.add)
+    if not loaded:
+        [(rows,)] = session.execute(f"SELECT COUNT(*) FROM (SELECT 1 AS one FROM {target.name} LIMIT 1) AS any_row")
+        if rows:
+            raise SpecError(
+                f"The warehouse table {target.name} has rows that rds_lake did not load, and the columns "
+                f"{', '.join(column.name for column in held)}; it lacks {lacks}. Nothing was changed.",
+                f"Give defs/{target.spec.table}/defs.yaml another warehouse.table, or add the columns yourself.",
+            )
+        return
+    new = {name for name, _ in migration.add}
+    for shape, columns in staged:
+        if shape in loaded and new & {column.name.lower() for column in columns}:
+            raise SpecError(
+                f"The warehouse table {target.name} has the columns {', '.join(column.name for column in held)}; it "
+                f"lacks {lacks}, which partitions that are loaded had. Nothing was changed.",
+                "Somebody dropped or renamed it: rename it back, or rename the whole table and materialise all "
+                "partitions again.",
+            )

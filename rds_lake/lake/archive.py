@@ -20,12 +20,17 @@ class Archived:
     """What archiving a partition did.
 
     Attributes:
-        manifest: the archive's manifest.
+        committed: the archive's batch.
         moved: files copied in this call; zero when they were there already.
     """
 
-    manifest: Manifest
+    committed: Committed
     moved: int
+
+    @property
+    def manifest(self) -> Manifest:
+        """The archive's manifest."""
+        return self.committed.manifest
 
 
 def copy_to_archive(store: ObjectStore, keys: TableKeys, landed: Manifest, current: Committed | None) -> Archived:
@@ -47,7 +52,7 @@ def copy_to_archive(store: ObjectStore, keys: TableKeys, landed: Manifest, curre
         _copy(store, old, new)
     target = replace(landed, stage="archived", parent=landed.batch, files=copies)
     committed = commit_if_new(Manifests(store, keys), target, current)
-    return Archived(committed.manifest, len(moving))
+    return Archived(committed, len(moving))
 
 
 def vacate_landing(store: ObjectStore, keys: TableKeys, landed: Committed, archived: Manifest) -> None:

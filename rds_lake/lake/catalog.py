@@ -2,6 +2,10 @@
 
 A table is called like its asset. A partition's location is its current batch, so a query sees whole batches only; a
 partition without rows is not registered. A table without partitions has its current batch as its own location.
+
+A query fails when a partition's columns are of other types than the table's. So the table has the agreed columns, which
+only become more and wider, whatever batch is published; and when they change, every registered partition gets them
+before the table does, so that a crash in between is made good by the next one that publishes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,8 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rds_lake.errors import PermanentError
-from rds_lake.lake.keys import TableKeys
-from rds_lake.lake.manifest import Manifest
+from rds_lake.lake.agreement import read_agreed
+from rds_lake.lake.keys import WHOLE_TABLE, TableKeys
+from rds_lake.lake.manifest import Committed, Manifest, Manifests
 from rds_lake.lake.store import ObjectStore, aws_errors
 from rds_lake.spec import Stage, TableSpec
 
@@ -104,7 +109,32 @@ class Catalog:
                 self._create(wanted)
                 return
             if not covers(present, wanted):
+                self._realign(table)
                 self.client.update_table(DatabaseName=self.database, TableInput=wanted, SkipArchive=True)  # type: ignore[arg-type]
+
+    def _realign(self, table: CatalogTable) -> None:
+        """Give all registered partitions the table's columns; Parquet is read by name, and CSV is only added to."""
+        if table.partition_column is None:
+            return
+        pages = self.client.get_paginator("get_partitions").paginate(DatabaseName=self.database, TableName=table.name)
+        found = [item for page in pages for item in page["Partitions"]]
+        wanted = [
+            {"Values": item["Values"], "StorageDescriptor": table.storage(item["StorageDescriptor"]["Location"])}
+            for item in found
+        ]
+        stale = [new for new, old in zip(wanted, found, strict=True) if not covers(old, new)]
+        for some in _chunks(stale, PARTITION_LIMIT):
+            self._update(table, some)
+
+    def _update(self, table: CatalogTable, inputs: Sequence[dict[str, Any]]) -> None:
+        entries = [{"PartitionValueList": item["Values"], "PartitionInput": item} for item in inputs]
+        with aws_errors(f"the partitions of {self.database}.{table.name}"):
+            answer = self.client.batch_update_partition(
+                DatabaseName=self.database,
+                TableName=table.name,
+                Entries=entries,  # type: ignore[arg-type]
+            )
+        self._errors(answer, "")
 
     def _create(self, wanted: dict[str, Any]) -> None:
         exists = self.client.exceptions.AlreadyExistsException
@@ -132,19 +162,8 @@ class Catalog:
                     DatabaseName=self.database, TableName=table.name, PartitionInputList=some
                 )
             known = [error["PartitionValues"][0] for error in self._errors(answer, "AlreadyExistsException")]
-            entries = [
-                {"PartitionValueList": item["Values"], "PartitionInput": item}
-                for item in some
-                if item["Values"][0] in known
-            ]
-            if entries:
-                with aws_errors(f"the partitions of {self.database}.{table.name}"):
-                    changed = self.client.batch_update_partition(
-                        DatabaseName=self.database,
-                        TableName=table.name,
-                        Entries=entries,  # type: ignore[arg-type]
-                    )
-                self._errors(changed, "")
+            if changed := [item for item in some if item["Values"][0] in known]:
+                self._update(table, changed)
 
     def withdraw(self, table: CatalogTable, partitions: Iterable[str]) -> None:
         """Take partitions out of the catalog; those that are not there are no error."""
@@ -156,6 +175,47 @@ class Catalog:
                     PartitionsToDelete=[{"Values": [partition]} for partition in some],
                 )
             self._errors(answer, "EntityNotFoundException")
+
+    def locations(self, name: str, partitioned: bool) -> dict[str, str]:
+        """Where the catalog says that a table's partitions lie, empty for a table that it does not know.
+
+        Args:
+            name: the catalog's table.
+            partitioned: whether it has partitions; a table without is its own, under the key of the whole table.
+        """
+        with aws_errors(f"the Glue table {self.database}.{name}"):
+            try:
+                if not partitioned:
+                    table = self.client.get_table(DatabaseName=self.database, Name=name)["Table"]
+                    return {WHOLE_TABLE: table["StorageDescriptor"]["Location"]}
+                pages = self.client.get_paginator("get_partitions").paginate(
+                    DatabaseName=self.database, TableName=name, ExcludeColumnSchema=True
+                )
+                return {
+                    partition["Values"][0]: partition["StorageDescriptor"]["Location"]
+                    for page in pages
+                    for partition in page["Partitions"]
+                }
+            except self.client.exceptions.EntityNotFoundException:
+                return {}
+
+    def places(self, name: str, partitioned: bool, partitions: Sequence[str]) -> dict[str, str]:
+        """Where the catalog says that some partitions of a table lie, as `locations` does for all."""
+        if not partitioned:
+            return self.locations(name, partitioned)
+        found: dict[str, str] = {}
+        for some in _chunks(partitions, PARTITION_LIMIT):
+            with aws_errors(f"the partitions of {self.database}.{name}"):
+                try:
+                    answer = self.client.batch_get_partition(
+                        DatabaseName=self.database,
+                        TableName=name,
+                        PartitionsToGet=[{"Values": [partition]} for partition in some],
+                    )
+                except self.client.exceptions.EntityNotFoundException:
+                    return {}
+            found |= {each["Values"][0]: each["StorageDescriptor"]["Location"] for each in answer["Partitions"]}
+        return found
 
     def _errors(self, answer: Mapping[str, Any], expected: str) -> list[dict[str, Any]]:
         """The per-partition errors of an answer that are expected; any other is raised."""
@@ -184,31 +244,51 @@ def publish(
     store: ObjectStore,
     spec: TableSpec,
     stage: Stage,
-    manifests: Sequence[Manifest],
+    committed: Sequence[Committed],
     extra_columns: tuple[tuple[str, str], ...] = (),
 ) -> None:
-    """Register the current batches of a stage.
+    """Register batches that were just committed, and whatever has taken their place meanwhile.
+
+    Of two runs of one partition, the one that commits first may come here last. So the manifests are looked at once
+    more after each registration: the catalog ends with the batches that stand there.
 
     Args:
         catalog: the catalog.
         store: the lake's bucket.
         spec: the table's YAML.
         stage: the stage.
-        manifests: the batches, of one table and stage. Batches whose files lie in another stage (landed ones that have
+        committed: the batches, of one table and stage. Batches whose files lie in another stage (landed ones that have
             been archived) and those without rows are withdrawn.
         extra_columns: names and Glue types of columns that the stage adds to the source's.
     """
-    if not manifests:
-        return
+    manifests = Manifests(store, TableKeys.of(spec))
+    todo = list(committed)
+    while todo:
+        _register(catalog, store, spec, stage, [item.manifest for item in todo], extra_columns)
+        standing = manifests.etags(stage, [item.manifest.partition for item in todo])
+        replaced = [item.manifest.partition for item in todo if standing.get(item.manifest.partition) != item.etag]
+        todo = list(manifests.read_all(stage, replaced).values())
+
+
+def _register(
+    catalog: Catalog,
+    store: ObjectStore,
+    spec: TableSpec,
+    stage: Stage,
+    manifests: Sequence[Manifest],
+    extra_columns: tuple[tuple[str, str], ...],
+) -> None:
     keys = TableKeys.of(spec)
-    inside = {m.partition: m for m in manifests if m.files and m.files[0].key.startswith(keys.stage(stage))}
+    inside = {m.partition: m for m in manifests if _is_inside(keys, stage, m)}
     newest = manifests[-1]
     whole = keys.stage(stage)
     if spec.partition_column is None:
-        whole = _folder(newest) if newest.partition in inside else keys.batch(stage, newest.partition, newest.batch)
+        whole = place_of(keys, stage, newest) or ""
+    stored = read_agreed(store, keys)
+    columns = tuple(item.column for item in stored.agreed.columns) if stored else newest.columns
     table = CatalogTable(
         name=spec.asset(stage).lower(),
-        columns=tuple((column.name.lower(), column.mapped.glue) for column in newest.columns) + extra_columns,
+        columns=tuple((column.name.lower(), column.mapped.glue) for column in columns) + extra_columns,
         partition_column=spec.partition_column,
         location=store.url(whole),
         format=newest.format,
@@ -218,6 +298,19 @@ def publish(
     if spec.partition_column is not None:
         catalog.register(table, {partition: store.url(_folder(m)) for partition, m in inside.items()})
         catalog.withdraw(table, [m.partition for m in manifests if m.partition not in inside])
+
+
+def place_of(keys: TableKeys, stage: Stage, manifest: Manifest) -> str | None:
+    """The prefix that the catalog has to name for a batch, None when its partition is not to be registered."""
+    if _is_inside(keys, stage, manifest):
+        return _folder(manifest)
+    # A table without partitions has to lie somewhere: where its batch would, with no file in it.
+    return keys.batch(stage, manifest.partition, manifest.batch) if keys.partition_column is None else None
+
+
+def _is_inside(keys: TableKeys, stage: Stage, manifest: Manifest) -> bool:
+    """Whether a batch has files, and in that stage: landed ones lie in the archive once they have been archived."""
+    return bool(manifest.files) and manifest.files[0].key.startswith(keys.stage(stage))
 
 
 def _folder(manifest: Manifest) -> str:

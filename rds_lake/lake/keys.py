@@ -3,17 +3,28 @@
 ```
 <table>/<stage>/<partition column>=<partition>/batch=<batch id>/part-00000.parquet
 <table>/_manifests/<stage>/<partition>.json
+<table>/_manifests/schema.json
 ```
 A table without partitions has no partition folder, and its manifests are called `all.json`. Every prefix ends in `/`,
 so that `orders/` never matches `orders_archive/`.
 """
 
+import re
 from dataclasses import dataclass
 
-from rds_lake.spec import Stage, TableSpec
+from rds_lake.spec import LAKE_STAGES, Stage, TableSpec
 
 WHOLE_TABLE = "all"
 """What stands for the partition of a table that has none, in the names of manifests and in the ledger."""
+
+
+@dataclass(frozen=True)
+class BatchFile:
+    """What the key of a batch's file says."""
+
+    stage: Stage
+    partition: str
+    batch: str
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,29 @@ class TableKeys:
         """The key of the manifest that names a partition's current batch."""
         return f"{self.manifests(stage)}{partition}.json"
 
+    @property
+    def schema(self) -> str:
+        """The key of the agreed schema; no stage's manifests lie beside it."""
+        return f"{self.table}/_manifests/schema.json"
+
     def partition_of(self, manifest_key: str) -> str:
         """The partition that a manifest's key stands for."""
         return manifest_key.rsplit("/", 1)[-1].removesuffix(".json")
+
+    def batch_file(self, key: str) -> BatchFile | None:
+        """What a key says, None when it is not one that `part` makes."""
+        folder = rf"{re.escape(self.partition_column)}=(?P<partition>[^/]+)/" if self.partition_column else ""
+        found = re.fullmatch(
+            rf"{re.escape(self.table)}/(?P<stage>{'|'.join(LAKE_STAGES)})/{folder}"
+            r"batch=(?P<batch>[^/]+)/part-\d{5,}\.(parquet|csv)",
+            key,
+        )
+        if found is None:
+            return None
+        stage = next(stage for stage in LAKE_STAGES if stage == found["stage"])
+        return BatchFile(stage, found["partition"] if self.partition_column else WHOLE_TABLE, found["batch"])
+
+    def is_manifest(self, key: str) -> bool:
+        """Whether a key is one of a manifest, of a stage or of a load."""
+        stages = "|".join([*LAKE_STAGES, "warehouse"])
+        return re.fullmatch(rf"{re.escape(self.table)}/_manifests/({stages})/[^/]+\.json", key) is not None

@@ -2,12 +2,15 @@
 
 Rows come in the order of the cursor, so a range of partitions is one query whose stream is cut where the partitions
 meet. Files and manifests are sent side by side while the next partition is read.
+
+Before the first row is read, the source's columns are held against the agreed schema (`rds_lake.lake.agreement`), here
+and nowhere else, so that no way of asking for a landing gets around the table's contract.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import groupby
 from threading import BoundedSemaphore, Lock
 
@@ -15,14 +18,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rds_lake.cursors import Bound, bound, cut, moment_of
+from rds_lake.extract.carry import carry
+from rds_lake.extract.contract import Shape
 from rds_lake.extract.fingerprint import EMPTY
 from rds_lake.extract.snapshot import Snapshot
+from rds_lake.extract.types import arrow_schema
+from rds_lake.lake.agreement import agree
 from rds_lake.lake.batch import BatchWriter, commit_if_new, new_batch_id
 from rds_lake.lake.files import check_format
 from rds_lake.lake.keys import WHOLE_TABLE, TableKeys
+from rds_lake.lake.layout import check_layout
 from rds_lake.lake.manifest import Committed, Manifest, Manifests
 from rds_lake.lake.store import CONCURRENCY, ObjectStore
 from rds_lake.partitions import Partitioning, Window
+from rds_lake.spec import Cursor, TableSpec
 
 WAITING = 2 * CONCURRENCY
 """Partitions that may wait to be sent; the reader waits when there are more, so memory stays bounded."""
@@ -33,14 +43,28 @@ class Landed:
     """One landed partition.
 
     Attributes:
-        manifest: its batch, committed.
+        committed: its batch.
         new: False when the source still held exactly what was landed before.
         behind: True when this read ended below the fence of what is landed, so that the earlier batch was kept.
     """
 
-    manifest: Manifest
+    committed: Committed
     new: bool
     behind: bool = False
+
+    @property
+    def manifest(self) -> Manifest:
+        """Its batch's manifest."""
+        return self.committed.manifest
+
+
+def standing(store: ObjectStore, spec: TableSpec, partitions: Sequence[str]) -> dict[str, Committed]:
+    """The batches that a landing may replace; asked for before its snapshot is opened.
+
+    Whoever commits a partition after that has seen rows that the snapshot may not have: the landing's own commit, which
+    names the batch that it replaces, is refused then. Asked for later, it would replace newer rows by older ones.
+    """
+    return Manifests(store, TableKeys.of(spec)).read_all("landing", partitions)
 
 
 def land(
@@ -48,6 +72,10 @@ def land(
     store: ObjectStore,
     partitions: Sequence[str],
     report: Callable[[int], None] = lambda _: None,
+    shape: Shape | None = None,
+    *,
+    replacing: Mapping[str, Committed] | None = None,
+    again: bool = False,
 ) -> dict[str, Landed]:
     """Extract some partitions and commit a batch for each.
 
@@ -56,25 +84,45 @@ def land(
         store: the lake's bucket.
         partitions: their keys; `[WHOLE_TABLE]` for a table without partitions.
         report: told after each partition how many are done.
+        shape: the columns agreed on, if the caller has agreed with this very snapshot open.
+        replacing: the batches that stood there before the snapshot was opened (`standing`); None to look now, if nobody
+            else lands the table.
+        again: write new batches even where the current ones hold the same rows.
 
     Raises:
         RdsLakeError: the source or S3 failed. Partitions committed before stay; the others keep their old batches.
+        SpecError: the table's contract refuses the source's present columns; nothing was landed.
     """
+    check_layout(store, snapshot.spec)
     check_format(snapshot.spec.landing.format, snapshot.schema, snapshot.spec.table)
-    return _Landing(snapshot, store, partitions, report).run()
+    shape = shape or agree(store, snapshot.spec, snapshot.table)
+    if replacing is None:
+        replacing = standing(store, snapshot.spec, partitions)
+    return _Landing(snapshot, shape, store, partitions, report, replacing, again=again).run()
 
 
 class _Landing:
     def __init__(
-        self, snapshot: Snapshot, store: ObjectStore, partitions: Sequence[str], report: Callable[[int], None]
+        self,
+        snapshot: Snapshot,
+        shape: Shape,
+        store: ObjectStore,
+        partitions: Sequence[str],
+        report: Callable[[int], None],
+        replacing: Mapping[str, Committed],
+        *,
+        again: bool,
     ) -> None:
         self._snapshot = snapshot
+        self._shape = shape
+        self._schema = arrow_schema(shape.columns)
         self._store = store
         self._keys = TableKeys.of(snapshot.spec)
         self._manifests = Manifests(store, self._keys)
         self._partitions = sorted(partitions)
-        self._current = self._manifests.read_all("landing", self._partitions)
+        self._current = replacing
         self._report = report
+        self._again = again
         self._done = 0
         self._counting = Lock()
         self._slots = BoundedSemaphore(WAITING)
@@ -85,31 +133,31 @@ class _Landing:
             for fingerprints, rows in self._reads():
                 for partition, batches in rows:
                     writer = self._writer(partition, fingerprints.get(partition, EMPTY))
-                    self._fill(writer, batches)
+                    details = self._fill(writer, batches)
                     self._raise_early()
                     self._slots.acquire()
-                    self._jobs[partition] = pool.submit(self._commit, partition, writer)
+                    self._jobs[partition] = pool.submit(self._commit, partition, writer, details)
             for partition in self._partitions:  # without rows
                 if partition not in self._jobs:
                     self._slots.acquire()
-                    self._jobs[partition] = pool.submit(self._commit, partition, self._writer(partition, EMPTY))
+                    self._jobs[partition] = pool.submit(self._commit, partition, self._writer(partition, EMPTY), {})
             return {partition: self._jobs[partition].result() for partition in self._partitions}
 
     def _reads(self) -> Iterator[tuple[dict[str, str], Iterable[tuple[str, Iterator[pa.RecordBatch]]]]]:
         """For each run of neighbouring partitions: the fingerprints, and the rows by partition."""
         partitioning = self._snapshot.spec.partitioning
         if partitioning is None:
-            yield {WHOLE_TABLE: self._snapshot.fingerprint()}, [(WHOLE_TABLE, self._snapshot.rows())]
+            yield {WHOLE_TABLE: self._snapshot.fingerprint()}, [(WHOLE_TABLE, self._rows())]
             return
         for first, last in partitioning.ranges(self._partitions):
             window: Window = partitioning.span(first, last)
             fingerprints = self._snapshot.fingerprints(window)
-            yield fingerprints, by_partition(self._snapshot.rows(window), self._cursor(), partitioning)
+            yield fingerprints, by_partition(self._rows(window), *cut(self._snapshot.spec))
 
-    def _cursor(self) -> str:
-        if self._snapshot.spec.cursor is None:
-            raise ValueError(f"{self._snapshot.spec.table} has no cursor")
-        return self._snapshot.spec.cursor.column
+    def _rows(self, window: Window | None = None) -> Iterator[pa.RecordBatch]:
+        """The source's rows in the agreed columns."""
+        agreed = replace(self._snapshot, table=replace(self._snapshot.table, columns=self._shape.read))
+        return carry(agreed.rows(window), self._shape, self._snapshot.spec)
 
     def _writer(self, partition: str, fingerprint: str) -> BatchWriter:
         spec = self._snapshot.spec
@@ -119,13 +167,14 @@ class _Landing:
             partition=partition,
             batch=new_batch_id(),
             files=(),
-            columns=self._snapshot.table.columns,
+            columns=self._shape.columns,
             fingerprint=fingerprint,
             fence=self._snapshot.fence.at.replace(tzinfo=UTC).isoformat(),
             format=spec.landing.format,
             source_unique=self._snapshot.table.is_unique(spec.key),
+            shape=self._shape.digest,
         )
-        return BatchWriter(self._store, self._keys, draft, self._snapshot.schema)
+        return BatchWriter(self._store, self._keys, draft, self._schema)
 
     def _raise_early(self) -> None:
         """End the reading as soon as a batch could not be sent."""
@@ -133,38 +182,48 @@ class _Landing:
             if job.done() and (error := job.exception()):
                 raise error
 
-    def _fill(self, writer: BatchWriter, batches: Iterable[pa.RecordBatch]) -> None:
+    def _fill(self, writer: BatchWriter, batches: Iterable[pa.RecordBatch]) -> dict[str, int]:
+        """Write a partition's rows; how many values became NULL, by column."""
+        schema = self._schema
+        details: dict[str, int] = {}
         try:
             for batch in batches:
-                writer.write(batch)
+                for place in range(len(schema), batch.num_columns):
+                    mark = batch.schema.names[place]
+                    details[mark] = details.get(mark, 0) + batch.column(place).true_count
+                writer.write(pa.record_batch(batch.columns[: len(schema)], schema=schema))
+            writer.settle()
         except BaseException:
             writer.abandon()
             raise
+        return {mark: count for mark, count in details.items() if count}
 
-    def _commit(self, partition: str, writer: BatchWriter) -> Landed:
+    def _commit(self, partition: str, writer: BatchWriter, details: dict[str, int]) -> Landed:
         try:
             current: Committed | None = self._current.get(partition)
             if current is not None and self._snapshot.is_behind(partition, current.manifest.fence):
                 writer.abandon()
-                return Landed(current.manifest, new=False, behind=True)
-            done = writer.finish(current.manifest if current else None)
-            commit_if_new(self._manifests, done, current)
+                return Landed(current, new=False, behind=True)
+            done = writer.finish(current.manifest if current and not self._again else None)
+            done = replace(done, details=details)
+            committed = commit_if_new(self._manifests, done, current)
             with self._counting:
                 self._done += 1
                 self._report(self._done)
-            return Landed(done, new=current is None or current.manifest.batch != done.batch)
+            return Landed(committed, new=current is None or current.manifest.batch != done.batch)
         finally:
+            writer.close()
             self._slots.release()
 
 
 def by_partition(
-    batches: Iterable[pa.RecordBatch], cursor: str, partitioning: Partitioning
+    batches: Iterable[pa.RecordBatch], cursor: Cursor, partitioning: Partitioning
 ) -> Iterator[tuple[str, Iterator[pa.RecordBatch]]]:
-    """Cut a stream of rows, ordered by the cursor, into partitions.
+    """Cut a stream of rows, ordered by the cursor, into partitions; rows without a value come first, for the first one.
 
     Args:
         batches: the rows.
-        cursor: the cursor's column.
+        cursor: the cursor.
         partitioning: how the table is cut.
 
     Yields:
@@ -175,12 +234,20 @@ def by_partition(
         yield partition, (batch for _, batch in group)
 
 
-def _pieces(batch: pa.RecordBatch, cursor: str, partitioning: Partitioning) -> Iterator[tuple[str, pa.RecordBatch]]:
-    moments = pc.cast(batch.column(cursor), pa.timestamp("us"))
-    ordered = moments.to_numpy(zero_copy_only=False)
-    start = 0
+def _pieces(batch: pa.RecordBatch, cursor: Cursor, partitioning: Partitioning) -> Iterator[tuple[str, pa.RecordBatch]]:
+    values = batch.column(cursor.column)
+    start = values.null_count
+    if start:
+        yield partitioning.key(partitioning.start), batch.slice(0, start)
+    moments = pc.cast(values, pa.timestamp("us") if cursor.epoch is None else pa.int64())
+    ordered = moments.slice(start).to_numpy(zero_copy_only=False)
     while start < batch.num_rows:
-        partition = partitioning.key(moments[start].as_py())
-        end = int(np.searchsorted(ordered, np.datetime64(partitioning.window(partition).upper, "us"), side="left"))
+        partition = partitioning.key(moment_of(cursor, moments[start].as_py()))
+        upper = bound(cursor, partitioning.window(partition).upper)
+        end = values.null_count + int(np.searchsorted(ordered, _comparable(upper), side="left"))
         yield partition, batch.slice(start, end - start)
         start = end
+
+
+def _comparable(value: Bound) -> np.datetime64 | int:
+    return np.datetime64(value, "us") if isinstance(value, datetime) else value

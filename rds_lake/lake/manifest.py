@@ -5,7 +5,7 @@ load can use it as it is, and says beside that what the batch holds. `docs/manif
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +16,9 @@ from rds_lake.lake.store import ObjectStore, side_by_side
 from rds_lake.spec import Stage
 
 VERSION = 1
+
+FEW = 50
+"""Objects that are asked for one by one; of more, a listing is read."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,9 @@ class Manifest:
         format: the files' format.
         parent: the batch that this one was made from, for a stage after landing.
         rules: digest of the rules that it was split by, for staging and discarded.
-        details: counts worth keeping: rows discarded by rule, for example.
+        details: counts worth keeping: rows discarded by rule, values made NULL by column (`nulled_<column>`).
         source_unique: whether the source itself keeps the table's key unique.
+        shape: digest of the agreed columns that it was landed in; None in a manifest of an earlier version.
     """
 
     table: str
@@ -68,6 +72,7 @@ class Manifest:
     rules: str | None = None
     details: dict[str, int] = field(default_factory=dict)
     source_unique: bool = False
+    shape: str | None = None
 
     @property
     def rows(self) -> int:
@@ -109,7 +114,8 @@ class Manifest:
                 "rules": self.rules,
                 "details": self.details,
                 "source_unique": self.source_unique,
-                "schema": [{"name": c.name, "type": c.type, "nullable": c.nullable} for c in self.columns],
+                "shape": self.shape,
+                "schema": [_stored(column) for column in self.columns],
             },
             indent=1,
         ).encode()
@@ -137,7 +143,9 @@ class Manifest:
                 )
                 for entry in data["entries"]
             )
-            columns = tuple(Column(item["name"], item["type"], item["nullable"]) for item in data["schema"])
+            columns = tuple(
+                Column(item["name"], item["type"], item["nullable"], item.get("as")) for item in data["schema"]
+            )
             names = ("table", "stage", "partition", "batch", "fingerprint", "fence", "format", "parent", "rules")
             return cls(
                 **{name: data[name] for name in names},
@@ -145,8 +153,9 @@ class Manifest:
                 columns=columns,
                 details=data["details"],
                 source_unique=data["source_unique"],
+                shape=data.get("shape"),
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise PermanentError(
                 f"{where} is not a manifest that rds_lake wrote: {error!r}.",
                 "Move it away and materialise the partition again.",
@@ -155,6 +164,11 @@ class Manifest:
     def with_files(self, files: Iterable[File]) -> "Manifest":
         """The same batch, its files elsewhere."""
         return replace(self, files=tuple(files))
+
+
+def _stored(column: Column) -> dict[str, Any]:
+    plain = {"name": column.name, "type": column.type, "nullable": column.nullable}
+    return plain if column.as_ is None else {**plain, "as": column.as_}
 
 
 @dataclass(frozen=True)
@@ -231,6 +245,13 @@ class Manifests:
         """All partitions that have a manifest, with the manifest's ETag; one request per thousand."""
         listed = self._store.list(self._keys.manifests(stage))
         return {self._keys.partition_of(item.key): item.etag for item in listed}
+
+    def etags(self, stage: Stage, partitions: Sequence[str]) -> dict[str, str | None]:
+        """The ETags of some partitions' manifests: asked one by one, or from the listing if they are many."""
+        if len(partitions) > FEW:
+            return dict(self.partitions(stage))
+        found = side_by_side(lambda partition: self._store.etag(self._keys.manifest(stage, partition)), partitions)
+        return dict(zip(partitions, found, strict=True))
 
     def commit(self, manifest: Manifest, replacing: Committed | None) -> Committed:
         """Make a batch the current one, provided that `replacing` still is.

@@ -6,8 +6,9 @@ Every effect on S3 passes through here and through boto3, which is what lets tes
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import IO, TYPE_CHECKING, TypeVar
 
 from boto3.s3.transfer import TransferConfig
@@ -17,6 +18,7 @@ from rds_lake.errors import ConfigError, PermanentError, RdsLakeError, Transient
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
 
 MIB = 1024 * 1024
 SINGLE_PUT_BYTES = 16 * MIB
@@ -48,10 +50,24 @@ class StoredObject:
     key: str
     size: int
     etag: str
+    modified: datetime
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An upload in parts that has not been finished."""
+
+    key: str
+    id: str
+    started: datetime
 
 
 class ConflictError(TransientError):
     """A conditional write was refused: somebody else wrote the object since it was read."""
+
+
+class GoneError(TransientError):
+    """An object that a manifest named is not there any more: who reads the manifest again finds where it is now."""
 
 
 @contextmanager
@@ -141,9 +157,25 @@ class ObjectStore:
                 return None
 
     def download(self, key: str, target: IO[bytes]) -> None:
-        """Write an object's content into a file that is open for writing."""
-        with aws_errors(self.url(key)):
+        """Write an object's content into a file that is open for writing.
+
+        Raises:
+            GoneError: there is no such object (any more).
+        """
+        with aws_errors(self.url(key)), self._still_there(key):
             self.client.download_fileobj(self.bucket, key, target, Config=self._transfer)
+
+    @contextmanager
+    def _still_there(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except ClientError as error:
+            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 404:
+                raise
+            raise GoneError(
+                f"{self.url(key)} is gone: another run moved or replaced it since its manifest was read.",
+                "Run it again; if it stays gone, materialise the partition again from landing on.",
+            ) from error
 
     def put(self, key: str, content: bytes) -> None:
         """Write an object."""
@@ -159,12 +191,19 @@ class ObjectStore:
         Raises:
             ConflictError: it has been written by somebody else; nothing was changed.
         """
-        with aws_errors(self.url(key)):
-            if etag is None:
-                answer = self.client.put_object(Bucket=self.bucket, Key=key, Body=content, IfNoneMatch="*")
-            else:
-                answer = self.client.put_object(Bucket=self.bucket, Key=key, Body=content, IfMatch=etag)
-        return answer["ETag"]
+        try:
+            with aws_errors(self.url(key)):
+                if etag is None:
+                    answer = self.client.put_object(Bucket=self.bucket, Key=key, Body=content, IfNoneMatch="*")
+                else:
+                    answer = self.client.put_object(Bucket=self.bucket, Key=key, Body=content, IfMatch=etag)
+            return answer["ETag"]
+        except ConflictError:
+            # When an answer is lost botocore sends the request again, which is then refused because of its own success.
+            held = self.get(key)
+            if held is None or held[0] != content:
+                raise
+            return held[1]
 
     def upload(self, key: str, content: IO[bytes], size: int) -> None:
         """Write an object from a file that stands at its start; a large one goes in parts."""
@@ -179,21 +218,63 @@ class ObjectStore:
         with aws_errors(self.url(prefix)):
             for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
                 for item in page.get("Contents", []):
-                    yield StoredObject(item["Key"], item["Size"], item["ETag"])
+                    yield StoredObject(item["Key"], item["Size"], item["ETag"], item["LastModified"])
+
+    def folders(self) -> Iterator[str]:
+        """The bucket's top-level prefixes, each with its slash."""
+        with aws_errors(self.url("")):
+            for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Delimiter="/"):
+                for item in page.get("CommonPrefixes", []):
+                    yield item["Prefix"]
+
+    def uploads(self, prefix: str) -> Iterator[Upload]:
+        """The uploads in parts below a prefix that have not been finished."""
+        with aws_errors(self.url(prefix)):
+            for page in self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=prefix):
+                for item in page.get("Uploads", []):
+                    yield Upload(item["Key"], item["UploadId"], item["Initiated"])
+
+    def abort(self, upload: Upload) -> None:
+        """Give up an upload in parts; one that is finished or gone meanwhile is no error."""
+        with aws_errors(self.url(upload.key)), suppress(self.client.exceptions.NoSuchUpload):
+            self.client.abort_multipart_upload(Bucket=self.bucket, Key=upload.key, UploadId=upload.id)
 
     def size(self, key: str) -> int | None:
         """An object's size in bytes, None when there is none."""
+        head = self._head(key)
+        return head["ContentLength"] if head else None
+
+    def modified(self, key: str) -> datetime | None:
+        """When an object was written, None when there is none."""
+        head = self._head(key)
+        return head["LastModified"] if head else None
+
+    def _head(self, key: str) -> "HeadObjectOutputTypeDef | None":
         with aws_errors(self.url(key)):
             try:
-                return self.client.head_object(Bucket=self.bucket, Key=key)["ContentLength"]
+                return self.client.head_object(Bucket=self.bucket, Key=key)
+            except ClientError as error:
+                if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
+                    return None
+                raise
+
+    def etag(self, key: str) -> str | None:
+        """An object's ETag, None when there is none."""
+        with aws_errors(self.url(key)):
+            try:
+                return self.client.head_object(Bucket=self.bucket, Key=key)["ETag"]
             except ClientError as error:
                 if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
                     return None
                 raise
 
     def copy(self, source: str, target: str) -> None:
-        """Copy an object inside the bucket, on the server's side; a large one in parts."""
-        with aws_errors(self.url(source)):
+        """Copy an object inside the bucket, on the server's side; a large one in parts.
+
+        Raises:
+            GoneError: there is no such object (any more).
+        """
+        with aws_errors(self.url(source)), self._still_there(source):
             self.client.copy({"Bucket": self.bucket, "Key": source}, self.bucket, target, Config=self._transfer)
 
     def delete(self, keys: Sequence[str]) -> None:

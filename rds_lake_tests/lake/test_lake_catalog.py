@@ -4,7 +4,7 @@ import time
 from datetime import datetime
 
 import pytest
-from rooms import daily, refit, table_spec
+from rooms import as_committed, daily, refit, table_spec
 
 from rds_lake.extract.types import Column
 from rds_lake.lake.archive import copy_to_archive, vacate_landing
@@ -60,7 +60,7 @@ def landed(rooms, spec, day: int, number: int):
 
 
 def show(rooms, spec, manifests, stage="staging"):
-    publish(rooms.catalog, rooms.store, spec, stage, manifests)
+    publish(rooms.catalog, rooms.store, spec, stage, as_committed(manifests))
 
 
 def test_the_table_is_called_like_its_asset_and_has_the_columns_in_lower_case(rooms, spec):
@@ -101,6 +101,16 @@ def test_a_partition_that_is_registered_again_moves_to_its_new_batch(rooms, spec
     after = partitions(rooms, name)
     assert after.keys() == before.keys() == {"2024-01-01"}
     assert f"batch={second.batch}/" in after["2024-01-01"]
+    assert count(rooms, name) == 5
+
+
+def test_who_registers_late_does_not_put_a_superseded_batch_back(rooms, spec):
+    name = spec.asset("staging")
+    old = rooms.batch(spec, "staging", COLUMNS, rows(3, 1), partition="2024-01-01")
+    new = rooms.batch(spec, "staging", COLUMNS, rows(5, 1), partition="2024-01-01")
+    for committed in (new, old):
+        publish(rooms.catalog, rooms.store, spec, "staging", [committed])
+        assert f"batch={new.manifest.batch}/" in partitions(rooms, name)["2024-01-01"]
     assert count(rooms, name) == 5
 
 

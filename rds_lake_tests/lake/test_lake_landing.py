@@ -15,6 +15,7 @@ from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.landing import by_partition, land
 from rds_lake.lake.manifest import Manifests
 from rds_lake.partitions import Partitioning
+from rds_lake.spec import Cursor
 
 START = datetime(2023, 12, 30)  # noqa: DTZ001 - the cursor's clock
 SCHEMA = arrow_schema((Column("id", "int(11)", nullable=False), Column("at", "datetime(6)")))
@@ -36,7 +37,7 @@ def test_cutting_a_sorted_stream_loses_and_doubles_nothing(unit, cursors, cuts):
     pieces = [rows[left:right] for left, right in itertools.pairwise(bounds)]
     batches = [record_batch(piece, SCHEMA) for piece in pieces if piece]
     found = {}
-    for partition, parts in by_partition(batches, "at", partitioning):
+    for partition, parts in by_partition(batches, Cursor(column="at"), partitioning):
         assert partition not in found
         found[partition] = [tuple(row.values()) for part in parts for row in part.to_pylist()]
     assert [row for part in found.values() for row in part] == rows
@@ -46,7 +47,7 @@ def test_cutting_a_sorted_stream_loses_and_doubles_nothing(unit, cursors, cuts):
 def test_a_date_can_be_the_cursor():
     schema = arrow_schema((Column("id", "int(11)"), Column("at", "date")))
     batch = record_batch([(1, date(2024, 1, 1)), (2, date(2024, 1, 1)), (3, date(2024, 1, 3))], schema)
-    cut = by_partition([batch], "at", Partitioning.of("day", date(2024, 1, 1)))
+    cut = by_partition([batch], Cursor(column="at"), Partitioning.of("day", date(2024, 1, 1)))
     assert [(key, sum(part.num_rows for part in parts)) for key, parts in cut] == [("2024-01-01", 2), ("2024-01-03", 1)]
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from rooms import FENCE, daily, refit, table_spec
 
-from rds_lake.errors import ConfigError, PermanentError
+from rds_lake.errors import ConfigError, PermanentError, TransientError
 from rds_lake.extract.types import Column
 from rds_lake.lake import store as stores
 from rds_lake.lake.keys import TableKeys
@@ -87,6 +87,7 @@ def test_a_manifest_has_exactly_the_documented_fields():
         "rules": "feed",
         "details": {"valid_status": 3},
         "source_unique": True,
+        "shape": None,
         "schema": [
             {"name": "id", "type": "int(11)", "nullable": False},
             {"name": "at", "type": "datetime", "nullable": True},
@@ -185,6 +186,19 @@ def test_missing_objects_are_no_error_where_none_is_expected(rooms):
     assert rooms.store.size(f"{rooms.name()}/nothing") is None
     assert list(rooms.store.list(f"{rooms.name()}/")) == []
     rooms.store.delete([f"{rooms.name()}/nothing"])
+
+
+def test_a_missing_object_that_a_manifest_named_may_have_been_moved_and_is_looked_for_again(rooms):
+    import io
+
+    key = f"{rooms.name()}/moved"
+    for use in (lambda: rooms.store.download(key, io.BytesIO()), lambda: rooms.store.copy(key, f"{key}-copy")):
+        with pytest.raises(TransientError) as raised:
+            use()
+        assert str(raised.value) == (
+            f"{rooms.store.url(key)} is gone: another run moved or replaced it since its manifest was read. Run it "
+            "again; if it stays gone, materialise the partition again from landing on."
+        )
 
 
 def test_more_objects_than_one_request_takes_are_deleted(rooms):

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from rds_lake.errors import LocalStackError
-from rds_lake.local import aws, process
+from rds_lake.local import aws, process, redshift_functions
 from rds_lake.local.layout import PRIVATE_FILE, PRIVATE_FOLDER, USER, WAREHOUSE_DATABASE
 from rds_lake.local.ports import HOST
 from rds_lake.local.process import Privilege
@@ -160,14 +160,25 @@ def _answers(site: Site, port: int, database: str) -> bool:
 
 
 def _make_database(site: Site) -> None:
+    _execute(site, "template1", *redshift_functions.STATEMENTS)  # databases that are made later have them as well
+    if not _execute(site, "postgres", f"SELECT 1 FROM pg_database WHERE datname = '{WAREHOUSE_DATABASE}'"):
+        _execute(site, "postgres", f"CREATE DATABASE {WAREHOUSE_DATABASE}")
+    else:
+        _execute(site, WAREHOUSE_DATABASE, *redshift_functions.STATEMENTS)
+
+
+def _execute(site: Site, database: str, *statements: str) -> bool:
+    """Run statements one by one; whether the last one found a row."""
     import psycopg2
 
     connection = psycopg2.connect(
-        host=HOST, port=site.ports[NAME], user=USER, password=site.secrets.warehouse_password, dbname="postgres"
+        host=HOST, port=site.ports[NAME], user=USER, password=site.secrets.warehouse_password, dbname=database
     )
     connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (WAREHOUSE_DATABASE,))
-        if cursor.fetchone() is None:
-            cursor.execute(f"CREATE DATABASE {WAREHOUSE_DATABASE}")
-    connection.close()
+    try:
+        with connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+            return bool(cursor.description) and cursor.fetchone() is not None
+    finally:
+        connection.close()

@@ -5,9 +5,13 @@ observed partition has never been landed; everything after it follows. A failed 
 and the next change or the next `rds-lake sync`, cover that.
 """
 
+from typing import Any
+
 import dagster as dg
 
 from rds_lake.assets.common import Condition
+from rds_lake.assets.raw import OBSERVE_TAG, RECENT
+from rds_lake.checks import VERIFIED
 from rds_lake.settings import required
 from rds_lake.spec import TableSpec
 
@@ -53,21 +57,44 @@ def automation_is_on() -> bool:
     return required("RDS_LAKE_AUTOMATION").lower() == "on"
 
 
-def observation_schedule(spec: TableSpec) -> dg.ScheduleDefinition:
-    """The regular observation of a table's source, with the job that it runs."""
-    name = f"{spec.table}_observation"
+def observation_schedules(spec: TableSpec) -> list[dg.ScheduleDefinition]:
+    """The regular observations of a table's source, the full and the recent one, each with the job that it runs."""
+    schedules = [_observation_schedule(spec, f"{spec.table}_observation", spec.schedule, "Observes all of", {})]
+    if spec.recent_schedule:
+        name = f"{spec.table}_recent_observation"
+        schedules.append(
+            _observation_schedule(
+                spec, name, spec.recent_schedule, "Observes the recent partitions of", {OBSERVE_TAG: RECENT}
+            )
+        )
+    return schedules
+
+
+def _observation_schedule(
+    spec: TableSpec, name: str, cron: str, doing: str, tags: dict[str, str]
+) -> dg.ScheduleDefinition:
     job = dg.define_asset_job(
         name,
         selection=dg.AssetSelection.assets(spec.asset("raw")),
-        description=f"Reads the fingerprints of {spec.source_name}; partitions that changed are landed by automation.",
-        tags={"rds_lake/table": spec.table},
+        description=f"{doing} {spec.source_name}; partitions that changed are landed by automation.",
+        tags={"rds_lake/table": spec.table, **tags},
     )
     return dg.ScheduleDefinition(
         name=f"{name}_schedule",
         job=job,
-        cron_schedule=spec.schedule,
-        description=f"Observes {spec.source_name} regularly ({spec.schedule}, UTC).",
+        cron_schedule=cron,
+        description=f"{doing} {spec.source_name} regularly ({cron}, UTC).",
         default_status=dg.DefaultScheduleStatus.RUNNING if automation_is_on() else dg.DefaultScheduleStatus.STOPPED,
+    )
+
+
+def verification_job(spec: TableSpec) -> Any:  # noqa: ANN401 - Dagster's type of an unresolved job is private
+    """The job that audits a table when somebody starts it."""
+    return dg.define_asset_job(
+        f"{spec.table}_verification",
+        selection=dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(spec.asset("warehouse")), VERIFIED)),
+        description=f"Compares {spec.source_name}, the lake and the warehouse, as 'rds-lake verify' does.",
+        tags={"rds_lake/table": spec.table},
     )
 
 

@@ -5,6 +5,7 @@ archive and the warehouse) from going on.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,19 +13,28 @@ import dagster as dg
 from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeverity, AssetCheckSpec, MetadataValue
 
 from rds_lake.assets.common import failures, run_partitions
-from rds_lake.extract.snapshot import open_snapshot
+from rds_lake.extract.snapshot import NULLED, open_snapshot
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifest, Manifests, unaccounted
 from rds_lake.lake.store import ObjectStore
 from rds_lake.plan import lookup_values
+from rds_lake.quality.fits import is_fit
 from rds_lake.quality.inspect import Report, RuleReport, inspect
 from rds_lake.resources.services import LakeResource, RdsResource, WarehouseResource
 from rds_lake.spec import Stage, TableSpec
+from rds_lake.verify.audit import Audit, TableVerdict
 from rds_lake.warehouse import ledger
 from rds_lake.warehouse.statements import Target
+from rds_lake.wording import counted
 
 SHOWN = 20
 """Partitions that a failing check names."""
+
+FITS_CHECK = "fits_warehouse"
+"""The check of landed rows that reports what the warehouse cannot hold."""
+
+VERIFIED = "verified"
+"""The check that audits source, lake and warehouse: dear, so it runs when it is asked for, and with no sync."""
 
 
 def table_checks(spec: TableSpec) -> list[dg.AssetChecksDefinition]:
@@ -35,7 +45,9 @@ def table_checks(spec: TableSpec) -> list[dg.AssetChecksDefinition]:
         _rules_check(spec, "staging"),
         _accounted_check(spec),
         _schema_check(spec),
+        *([_carried_check(spec)] if any(column.as_ == "null" for column in spec.columns.values()) else []),
         _in_step_check(spec),
+        _verified_check(spec),
     ]
 
 
@@ -48,30 +60,50 @@ def _raw_check(spec: TableSpec) -> dg.AssetChecksDefinition:
     def in_a_partition(rds: RdsResource) -> AssetCheckResult:
         with failures(), open_snapshot(rds.source(), spec) as snapshot:
             before, without = snapshot.rows_outside()
-        return raw_result(spec, before, without)
+            future = snapshot.rows_in_future()
+        return raw_result(spec, before, without, future)
 
     return in_a_partition
 
 
-def raw_result(spec: TableSpec, before: int, without: int) -> AssetCheckResult:
+def raw_result(spec: TableSpec, before: int, without: int, future: int = 0) -> AssetCheckResult:
     """What the check of the source says.
 
     Args:
         spec: the table's YAML.
         before: rows older than the first partition.
-        without: rows without a cursor value.
+        without: rows without a cursor value that the YAML leaves out: a warning, because it says so on purpose.
+        future: rows far above the fence: a warning, because they will come, if late.
     """
-    found = "every row lies in a partition"
-    if before or without:
+    found = []
+    column, zone = (spec.cursor.column, spec.cursor.timezone) if spec.cursor else ("", "")
+    if before:
         start = spec.partitions.start if spec.partitions else None
-        found = (
-            f"{before:,} rows are older than partitions.start ({start}) and {without:,} have no cursor value: "
-            f"no partition holds them. Set an earlier start in defs/{spec.table}/defs.yaml, and fill the cursor."
+        found.append(
+            f"{counted(before, 'row is', 'rows are')} older than partitions.start ({start}): no partition holds them. "
+            f"Set an earlier start in defs/{spec.table}/defs.yaml; a zero date (0000-00-00) is older than any start, "
+            f"correct {column} at the source where there is one."
+        )
+    if without:
+        found.append(
+            f"{counted(without, 'row has', 'rows have')} no {column}: left out, as cursor.nulls says (exclude). "
+            f"Fill {column} at the source, or set cursor.nulls to include in defs/{spec.table}/defs.yaml."
+        )
+    if future:
+        found.append(
+            f"{counted(future, 'row has', 'rows have')} a {column} more than a day ahead of the source's clock and "
+            f"{'waits' if future == 1 else 'wait'} for it: a date that stands for 'never', "
+            f"a wrong clock, another time zone than {zone}, or another cursor.epoch."
         )
     return AssetCheckResult(
-        passed=not before and not without,
-        description=found,
-        metadata={"rows before the first partition": before, "rows without a cursor": without},
+        passed=not found,
+        severity=AssetCheckSeverity.ERROR if before else AssetCheckSeverity.WARN,
+        description=" ".join(found) or "every row lies in a partition",
+        metadata={
+            "rows before the first partition": before,
+            "rows without a cursor": without,
+            "rows in the future": future,
+        },
     )
 
 
@@ -91,8 +123,10 @@ def _rules_check(spec: TableSpec, stage: Stage) -> dg.AssetChecksDefinition:
         specs.append(
             AssetCheckSpec("unique_key", asset=asset, description=f"{text} stands twice in a partition.", blocking=True)
         )
+    else:
+        specs.append(AssetCheckSpec(FITS_CHECK, asset=asset, description=f"Redshift can hold every row; {doing}."))
 
-    @dg.multi_asset_check(name=f"{asset}_rules", specs=specs or [_nothing(asset)], can_subset=True)
+    @dg.multi_asset_check(name=f"{asset}_rules", specs=specs, can_subset=True)
     def rules(context: AssetCheckExecutionContext, rds: RdsResource, lake: LakeResource) -> Iterator[AssetCheckResult]:
         with failures():
             store = lake.store()
@@ -101,15 +135,13 @@ def _rules_check(spec: TableSpec, stage: Stage) -> dg.AssetChecksDefinition:
         for key in sorted(context.selected_asset_check_keys):
             if key.name == "unique_key":
                 yield _unique_result(spec, asset, found)
+            elif key.name == FITS_CHECK:
+                yield fits_result(asset, found)
             else:
                 report = next((item for item in found.rules if item.label == key.name), RuleReport(key.name, 0))
                 yield _rule_result(asset, found.rows, report, severity)
 
     return rules
-
-
-def _nothing(asset: str) -> AssetCheckSpec:
-    return AssetCheckSpec("readable", asset=asset, description="Every batch can be read; no rules are declared.")
 
 
 def current(tags: Mapping[str, str], store: ObjectStore, spec: TableSpec, stage: Stage) -> dict[str, Manifest]:
@@ -146,6 +178,22 @@ def _rule_result(asset: str, rows: int, report: RuleReport, severity: AssetCheck
 
 def _shown(value: str | None) -> str:
     return "NULL" if value is None else f"'{value}'"
+
+
+def fits_result(asset: str, found: Report) -> AssetCheckResult:
+    """What the check says that looks for rows which the warehouse cannot hold."""
+    broken = {report.label: report.broken for report in found.rules if is_fit(report.label) and report.broken}
+    keys = [key for report in found.rules if report.label in broken for key in report.keys]
+    parts = ", ".join(f"{label} ({count:,})" for label, count in broken.items())
+    text = f"rows that Redshift cannot hold break {parts}; the split discards them" if broken else ""
+    return AssetCheckResult(
+        passed=not broken,
+        asset_key=asset,
+        check_name=FITS_CHECK,
+        severity=AssetCheckSeverity.WARN,
+        description=text or f"Redshift can hold all {found.rows:,} rows",
+        metadata={"rows": found.rows, **broken, **({"some keys": MetadataValue.json(keys[:SHOWN])} if keys else {})},
+    )
 
 
 def _unique_result(spec: TableSpec, asset: str, found: Report) -> AssetCheckResult:
@@ -220,6 +268,8 @@ def schema_result(spec: TableSpec, landed: Sequence[Manifest]) -> AssetCheckResu
     for manifest in landed:
         present = {column.name: column.type for column in manifest.columns}
         for name, declared in spec.columns.items():
+            if declared.as_ == "exclude":
+                continue
             if name not in present:
                 differences.add(f"{name} is declared and not there")
             elif declared.type and not _same_type(declared.type, present[name]):
@@ -231,6 +281,37 @@ def schema_result(spec: TableSpec, landed: Sequence[Manifest]) -> AssetCheckResu
         severity=AssetCheckSeverity.ERROR,
         description=found + (f"; not declared: {', '.join(extra)}" if extra else ""),
         metadata={"differences": MetadataValue.json(sorted(differences)), "not declared": MetadataValue.json(extra)},
+    )
+
+
+def _carried_check(spec: TableSpec) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=spec.asset("landing"),
+        name="carried_whole",
+        description="No value became NULL because it cannot be carried whole (columns with 'as: null').",
+    )
+    def carried_whole(context: AssetCheckExecutionContext, lake: LakeResource) -> AssetCheckResult:
+        with failures():
+            landed = current(context.run.tags, lake.store(), spec, "landing")
+        return carried_result(landed)
+
+    return carried_whole
+
+
+def carried_result(landed: Mapping[str, Manifest]) -> AssetCheckResult:
+    """Whether landed batches hold NULL where the source holds a value."""
+    counts: Counter[str] = Counter()
+    for manifest in landed.values():
+        counts.update({name.removeprefix(NULLED): count for name, count in manifest.details.items()})
+    parts = ", ".join(f"{column} ({count:,})" for column, count in sorted(counts.items()))
+    rows = sum(manifest.rows for manifest in landed.values())
+    return AssetCheckResult(
+        passed=not counts,
+        severity=AssetCheckSeverity.WARN,
+        description=f"{counts.total():,} values could not be carried whole and are NULL: {parts}"
+        if counts
+        else f"every value of {rows:,} rows is carried whole",
+        metadata={"rows": rows, "values made NULL": counts.total(), **counts},
     )
 
 
@@ -295,5 +376,53 @@ def in_step_result(
             "partitions": len(staged),
             "superseded": superseded,
             "differences": MetadataValue.json(dict(list(bad.items())[:SHOWN])),
+        },
+    )
+
+
+def _verified_check(spec: TableSpec) -> dg.AssetChecksDefinition:
+    never = dg.AutomationCondition.newly_requested() & ~dg.AutomationCondition.newly_requested()
+
+    @dg.asset_check(
+        asset=spec.asset("warehouse"),
+        name=VERIFIED,
+        description="Source, lake and warehouse hold the same rows, each counted again in its own SQL, as "
+        "'rds-lake verify' does. It reads everything: it runs when it is asked for.",
+        # A check with a condition of its own is not taken along when automation asks for its asset.
+        automation_condition=never.with_label("when asked for"),
+    )
+    def verified(
+        context: AssetCheckExecutionContext, rds: RdsResource, lake: LakeResource, warehouse: WarehouseResource
+    ) -> AssetCheckResult:
+        only = run_partitions(context.run.tags, spec.partitioning)
+        with failures():
+            audit = Audit(rds.source(), lake.store(), lake.catalog(), warehouse.warehouse(), context.log.info)
+            found = audit.table(spec, only=only)
+        return verified_result(found)
+
+    return verified
+
+
+def verified_result(found: TableVerdict) -> AssetCheckResult:
+    """What an audit says as a check."""
+    bad = [verdict for verdict in found.partitions if verdict.status == "DIFFERS"]
+    behind = found.count("behind") + found.count("moving")
+    text = f"no difference in {counted(len(found.partitions), 'partition')}"
+    text += f", {counted(behind, 'is', 'are')} behind" if behind else ""
+    if found.differs:
+        first = found.faults[0] if found.faults else f"{bad[0].partition}: {bad[0].faults[0]}"
+        text = f"{len(bad):,} of {counted(len(found.partitions), 'partition')} differ: {first}"
+    return AssetCheckResult(
+        passed=not found.differs,
+        severity=AssetCheckSeverity.ERROR,
+        description=text,
+        metadata={
+            "partitions": len(found.partitions),
+            "behind": behind,
+            "rows at the source": found.total("source"),
+            "rows in the warehouse": found.total("warehouse"),
+            "differences": MetadataValue.json({item.partition: list(item.faults) for item in bad[:SHOWN]}),
+            "rows that differ": MetadataValue.json([line for item in bad for line in item.differences.lines][:SHOWN]),
+            "notes": MetadataValue.json(list(found.notes)),
         },
     )

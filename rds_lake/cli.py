@@ -8,14 +8,21 @@ import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rds_lake import settings
-from rds_lake.errors import RdsLakeError
+from rds_lake.errors import ConfigError, RdsLakeError
+from rds_lake.partitions import Unit
 
-FAILED, MISUSED = 1, 2  # exit codes
+if TYPE_CHECKING:
+    from dagster import Definitions
+
+    from rds_lake.extract.source import Source
+    from rds_lake.spec import TableSpec
+
+FAILED, MISUSED = 1, 2  # exit codes; the second also when what was asked for could not be found out
 SOURCE = "RDS_LAKE_SOURCE_URL"
 WIDTH = 120  # columns of a table that goes to a file or a pipe
 
@@ -26,6 +33,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+tables = typer.Typer()
+app.add_typer(tables, name="tables")
 
 UI = Annotated[bool, typer.Option("--ui/--no-ui", help="With Dagster's web UI and daemon, or only the servers.")]
 
@@ -94,6 +104,12 @@ def sync(
     ] = None,
     since: Annotated[datetime | None, typer.Option(help="Only partitions from the one that holds this day on.")] = None,
     until: Annotated[datetime | None, typer.Option(help="Only partitions that begin before this day.")] = None,
+    recent: Annotated[
+        bool, typer.Option("--recent", help="Only what may have changed lately: cheap, for every few minutes.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Extract and load these partitions again, changed or not.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Print Dagster's log as well.")] = False,
 ) -> None:
     """Bring tables in step: observe the source, do what changed, check.
@@ -101,9 +117,101 @@ def sync(
     Exit code 0 when everything is in step, 1 when a table could not be done or a check that matters failed, 2 when the
     command or the configuration is wrong.
     """
+    if recent and (since or until):
+        raise ConfigError("--recent has a span of its own.", "Leave out --since and --until, or --recent.")
+    _check_window(since, until)
     _use_local_stack()
-    if not _sync(tables or [], since, until, verbose=verbose):
+    if not _sync(tables or [], since, until, recent=recent, again=again, verbose=verbose):
         raise typer.Exit(FAILED)
+
+
+@tables.callback(invoke_without_command=True)
+def tables_default(context: typer.Context) -> None:
+    """List the tables: those that are declared, and those of the source that are not."""
+    if context.invoked_subcommand is None:
+        list_tables()
+
+
+@tables.command("list")
+def list_tables() -> None:
+    """List the tables: those that are declared, and the source's others, with its estimate of their rows."""
+    from rich.console import Console
+
+    from rds_lake import console as view
+    from rds_lake.extract.profile import list_tables as tables_of
+
+    _use_local_stack()
+    source = _source()
+    _, specs = _load()
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    view.show_tables(console, list(specs.values()), tables_of(source))
+
+
+@tables.command("add")
+def add_table(
+    name: Annotated[str, typer.Argument(help="The table: MySQL's name, unless --source-table gives it.")],
+    source_table: Annotated[str | None, typer.Option(help="Its name in MySQL, if that is another one.")] = None,
+    by: Annotated[Unit | None, typer.Option(help="The length of a partition, if not as proposed.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file that is there.")] = False,
+    only_print: Annotated[bool, typer.Option("--print", help="Print the file and write nothing.")] = False,
+) -> None:
+    """Write a table's defs.yaml, proposed from the source's schema.
+
+    Exit code 0 when it is written, 2 when the source has no such table or the file is there already.
+    """
+    from rds_lake import scaffold
+
+    _use_local_stack()
+    proposal = scaffold.look(_source(), name, source_table, by)
+    if only_print:
+        typer.echo(proposal.text, nl=False)
+        return
+    file = scaffold.write(proposal, force=force)
+    typer.echo(f"Wrote {file}.")
+    for note in proposal.notes:
+        typer.echo(f"  {note}")
+    typer.echo(f"Next: read it through, check it with 'dg check defs', then run 'rds-lake sync {proposal.table}'.")
+
+
+@app.command()
+def verify(
+    tables: Annotated[
+        list[str] | None, typer.Argument(help="The tables; all that are declared when none is named.")
+    ] = None,
+    since: Annotated[datetime | None, typer.Option(help="Only partitions from the one that holds this day on.")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Only partitions that begin before this day.")] = None,
+    rows: Annotated[bool, typer.Option("--rows", help="Compare every row, not only where checksums differ.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail when a partition is behind the source, too.")] = False,
+) -> None:
+    """Compare source, lake and warehouse, each counted again in its own SQL, and name the rows that differ.
+
+    Exit code 0 when nothing differs, 1 when something does (with --strict also when something is behind the source), 2
+    when the command or the configuration is wrong, or a table could not be compared and nothing else differs.
+    """
+    _check_window(since, until)
+    _use_local_stack()
+    if code := _verify(tables or [], since, until, rows=rows, strict=strict):
+        raise typer.Exit(code)
+
+
+@app.command()
+def gc(
+    tables: Annotated[
+        list[str] | None, typer.Argument(help="The tables; all that are declared when none is named.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, and remove nothing.")] = False,
+    grace_hours: Annotated[
+        float, typer.Option(min=0, help="How long a file stays that nobody names: longer than any run or query.")
+    ] = 24,
+) -> None:
+    """Remove what no manifest names any more: superseded batches, files of killed runs, manifests of past loads.
+
+    Exit code 0, or 2 when the command or the configuration is wrong or a table could not be swept. It may run beside a
+    sync.
+    """
+    _use_local_stack()
+    if not _gc(tables or [], grace_hours, dry_run=dry_run):
+        raise typer.Exit(MISUSED)
 
 
 @app.command()
@@ -130,7 +238,7 @@ def demo(
     os.environ.update(stack.environment(home))
     source = settings.parse_database_url(os.environ[SOURCE], scheme="mysql", variable=SOURCE)
     demo_data.create(source, orders_csv=orders, replace=replace, report=typer.echo)
-    done = _sync([], None, None, verbose=False)
+    done = _sync([], None, None)
     if ui:
         stack.up(home, ui=True, report=typer.echo)
         typer.echo(f"Dagster: {stack.ui_address(home)}  (Ctrl-C stops everything; the data stay)")
@@ -142,9 +250,17 @@ def demo(
         raise typer.Exit(FAILED)
 
 
+def _check_window(since: datetime | None, until: datetime | None) -> None:
+    """Refuse a window that ends before it begins, which would hold nothing and look like success."""
+    if since and until and since >= until:
+        raise ConfigError(
+            f"--until {until.isoformat(' ')} is not after --since {since.isoformat(' ')}, so no partition is meant.",
+            "Swap the two, or give a later --until: partitions that begin before it are taken.",
+        )
+
+
 def _refuse_given_database(home: Path) -> None:
     """Keep the demo's tables out of a database that the environment or .env happens to name."""
-    from rds_lake.errors import ConfigError
     from rds_lake.local import stack
 
     if given := stack.given_source(home):
@@ -155,7 +271,15 @@ def _refuse_given_database(home: Path) -> None:
         )
 
 
-def _sync(tables: list[str], since: datetime | None, until: datetime | None, *, verbose: bool) -> bool:
+def _sync(
+    tables: list[str],
+    since: datetime | None,
+    until: datetime | None,
+    *,
+    recent: bool = False,
+    again: bool = False,
+    verbose: bool = False,
+) -> bool:
     """Sync tables and show what happened; whether all are in step."""
     import time
     import warnings
@@ -176,9 +300,94 @@ def _sync(tables: list[str], since: datetime | None, until: datetime | None, *, 
             if ended := end_dead_runs(instance):
                 say(f"{ended} runs of a sync that was killed are marked as failed; their work is taken up again")
             runner = Sync(defs, instance, say, verbose=verbose)
-            results = [runner.table(spec, since, until) for spec in chosen]
+            results = [runner.table(spec, since, until, recent=recent, again=again) for spec in chosen]
     view.show(console, results, time.monotonic() - started)
     return all(result.ok for result in results)
+
+
+def _verify(tables: list[str], since: datetime | None, until: datetime | None, *, rows: bool, strict: bool) -> int:
+    """Audit tables and show what was found; the exit code."""
+    import time
+
+    from rich.console import Console
+
+    from rds_lake.console import progress
+    from rds_lake.resources.services import LakeResource, ProgressResource, RdsResource, WarehouseResource
+    from rds_lake.verify import view
+    from rds_lake.verify.audit import Audit
+
+    started = time.monotonic()
+    chosen = _chosen(tables)
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    source, lake, warehouse = RdsResource().source(), LakeResource(), WarehouseResource().warehouse()
+    found = []
+    with progress(console) as say:
+        tell = ProgressResource.tell
+        audit = Audit(source, lake.store(), lake.catalog(), warehouse, report=say, progress=tell)
+        for number, spec in enumerate(chosen, 1):
+            say(f"verifying {spec.table} ({number:,} of {len(chosen):,})")
+            found.append((spec, audit.attempt(spec, since, until, rows=rows)))
+    view.show(console, found, time.monotonic() - started)
+    compared = [verdict for _, verdict in found if verdict.error is None]
+    if not all(verdict.in_step if strict else not verdict.differs for verdict in compared):
+        return FAILED
+    return 0 if len(compared) == len(found) else MISUSED
+
+
+def _gc(tables: list[str], grace_hours: float, *, dry_run: bool) -> bool:
+    """Sweep tables and show what went; whether all could be swept."""
+    from datetime import timedelta
+
+    from rich.console import Console
+
+    from rds_lake import sweeping as view
+    from rds_lake.lake.gc import Collector
+    from rds_lake.resources.services import LakeResource, WarehouseResource
+    from rds_lake.warehouse import ledger
+
+    chosen, declared = _chosen(tables), _chosen([])
+    lake, warehouse = LakeResource(), WarehouseResource().warehouse()
+    with warehouse.connect() as session:
+        collector = Collector(
+            lake.store(),
+            lake.catalog(),
+            lambda table: ledger.loads(session, table),
+            grace=timedelta(hours=grace_hours),
+            dry_run=dry_run,
+        )
+        swept = [collector.attempt(spec) for spec in chosen]
+        strangers = [] if tables else collector.strangers(spec.table for spec in declared)
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    view.show(console, swept, strangers, dry_run=dry_run)
+    return not any(found.error for found in swept)
+
+
+def _chosen(tables: list[str]) -> "list[TableSpec]":
+    """The declared tables of these names; all when there are none."""
+    from rds_lake.sync import choose
+
+    _, specs = _load()
+    return choose(specs, tables)
+
+
+def _load() -> tuple["Definitions", dict[str, "TableSpec"]]:
+    """The code location and its tables."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Dagster's notes on its beta features are no business of a user's
+        from rds_lake.loading import load_definitions
+        from rds_lake.sync import table_specs
+
+        defs = load_definitions()
+        return defs, table_specs(defs)
+
+
+def _source() -> "Source":
+    """The MySQL source of the environment."""
+    from rds_lake.extract.source import Source
+
+    return Source(settings.parse_database_url(settings.required(SOURCE), scheme="mysql", variable=SOURCE))
 
 
 def _use_local_stack() -> None:

@@ -1,4 +1,4 @@
-"""What `rds-lake sync` shows on a terminal: a progress bar while it works, a table of what happened at the end."""
+"""What `rds-lake` shows on a terminal: a progress bar and a table of what happened, and the list of tables."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,9 +7,12 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
+from rds_lake.extract.profile import Listed
+from rds_lake.printing import print_table
 from rds_lake.resources.services import ProgressResource
+from rds_lake.spec import TableSpec
 from rds_lake.sync import CHAIN, Report, TableResult
 
 SHOWN_STAGES = tuple(stage for stage in CHAIN if stage != "archived")
@@ -60,7 +63,7 @@ def show(console: Console, results: Sequence[TableResult], seconds: float) -> No
             _checks(result),
             f"{result.seconds:.1f}",
         )
-    console.print(table)
+    print_table(console, table)
     for result in results:
         for line in result.warned:
             console.print(f"[yellow]warning[/] {escape(line)}", highlight=False, soft_wrap=True)
@@ -70,6 +73,29 @@ def show(console: Console, results: Sequence[TableResult], seconds: float) -> No
             text = result.error.removeprefix(f"{result.table}: ")
             console.print(f"[red]error[/] {result.table}: {escape(text)}", highlight=False, soft_wrap=True)
     console.print(_closing(results, seconds), highlight=False, soft_wrap=True)
+
+
+def show_tables(console: Console, declared: Sequence[TableSpec], present: Sequence[Listed]) -> None:
+    """Print the declared tables, then the source's others, with the source's estimate of their rows."""
+    estimates = {item.name: item for item in present}
+    table = Table("table", "source table", Column("rows, about", justify="right"), "cursor", "by", box=box.SIMPLE_HEAD)
+    for spec in sorted(declared, key=lambda spec: spec.table):
+        cursor, by = (spec.cursor.column, spec.partitions.by) if spec.cursor and spec.partitions else ("", "")
+        found = estimates.get(spec.source_name)
+        table.add_row(spec.table, escape(spec.source_name), _estimate(found), escape(cursor), by)
+    sources = {spec.source_name for spec in declared}
+    undeclared = [item for item in present if item.name not in sources]
+    for item in undeclared:
+        table.add_row("[dim]not declared[/]", escape(item.name), _estimate(item), "", "")
+    print_table(console, table)
+    if undeclared:
+        console.print("'rds-lake tables add NAME' proposes the YAML of a table.", highlight=False)
+
+
+def _estimate(item: Listed | None) -> str:
+    if item is None:
+        return "[red]not in the source[/]"
+    return "a view" if item.is_view else f"{item.rows or 0:,}"
 
 
 def _checks(result: TableResult) -> str:

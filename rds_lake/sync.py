@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,20 @@ from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from dagster_shared.error import SerializableErrorInfo
 
-from rds_lake.assets.raw import SPEC_METADATA
-from rds_lake.checks import raw_result
+from rds_lake.assets.common import AGAIN_TAG
+from rds_lake.assets.raw import SPEC_METADATA, observations
+from rds_lake.checks import VERIFIED, raw_result
 from rds_lake.errors import ConfigError, PermanentError, RdsLakeError, SpecError, TransientError
-from rds_lake.event_log import open_dagster_instance
+from rds_lake.event_log import open_dagster_instance, recording
+from rds_lake.extract.fence import REPORTED
+from rds_lake.extract.fingerprint import EMPTY
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifests
-from rds_lake.lake.store import ConflictError
-from rds_lake.plan import Observation, Plan, decide, examine, land_reshaped, observe
+from rds_lake.lake.store import ConflictError, GoneError
+from rds_lake.plan import Observation, Plan, all_again, decide, examine, land_other_keys, observe
 from rds_lake.resources.services import LakeResource, RdsResource, WarehouseResource
-from rds_lake.spec import Stage, TableSpec
+from rds_lake.spec import Stage, TableSpec, refuse_shared_targets
+from rds_lake.warehouse import ledger
 
 WORKER_TAG = "rds_lake/worker"
 """Tag of a run that says which process executes it: `host:pid:start`, to tell a dead one from a living one."""
@@ -39,7 +43,9 @@ PROC = Path("/proc")
 BLOCKED = "DagsterAssetCheckFailedError"
 """What Dagster raises in the step of a blocking check that failed."""
 
-OWN_ERRORS = {cls.__name__ for cls in (PermanentError, TransientError, ConfigError, SpecError, ConflictError)}
+OWN_ERRORS = {
+    cls.__name__ for cls in (PermanentError, TransientError, ConfigError, SpecError, ConflictError, GoneError)
+}
 
 Report = Callable[[str], None]
 
@@ -83,6 +89,7 @@ def table_specs(definitions: dg.Definitions) -> dict[str, TableSpec]:
         if declared is not None:
             spec = TableSpec.model_validate(declared.value)
             found[spec.table] = spec
+    refuse_shared_targets(found.values())
     return found
 
 
@@ -139,13 +146,23 @@ class Sync:
         self._report = report
         self._lake = LakeResource()
 
-    def table(self, spec: TableSpec, since: datetime | None = None, until: datetime | None = None) -> TableResult:
+    def table(
+        self,
+        spec: TableSpec,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        *,
+        recent: bool = False,
+        again: bool = False,
+    ) -> TableResult:
         """Observe a table, do what changed, check.
 
         Args:
             spec: the table's YAML.
             since: only partitions from the one that holds this moment on.
             until: only partitions that begin before this moment.
+            recent: only what may have changed lately; a table without a cursor is left as it is.
+            again: do all of them, changed or not, in new batches.
 
         Raises:
             ConfigError: a variable is missing or wrong; any other error is in the result.
@@ -153,7 +170,11 @@ class Sync:
         started = time.monotonic()
         result = TableResult(spec.table)
         try:
-            self._do(spec, result, since, until)
+            if recent and spec.cursor is None:
+                self._report(f"{spec.table} has no cursor that tells which rows are recent: left as it is")
+            else:
+                with recording():
+                    self._do(spec, result, since, until, recent=recent, again=again)
         except ConfigError:
             raise  # no table can be done with it
         except RdsLakeError as error:
@@ -161,9 +182,25 @@ class Sync:
         result.seconds = time.monotonic() - started
         return result
 
-    def _do(self, spec: TableSpec, result: TableResult, since: datetime | None, until: datetime | None) -> None:
-        self._report(f"observing {spec.source_name}")
-        seen, plan = self._look(spec, since, until)
+    def _do(
+        self,
+        spec: TableSpec,
+        result: TableResult,
+        since: datetime | None,
+        until: datetime | None,
+        *,
+        recent: bool,
+        again: bool,
+    ) -> None:
+        self._report(f"observing {spec.table}")
+        seen, plan, schema = self._look(spec, since, until, recent=recent)
+        if again:
+            plan = all_again(spec, seen, since, until)
+            with WarehouseResource().warehouse().connect() as session:
+                ledger.doubt(session, spec.table, plan.land)  # so that a sync takes up what this one leaves undone
+        result.warned += [*seen.warnings, *(f"{spec.table}: {line}" for line in schema)]
+        if seen.fence.held_back_by > REPORTED:
+            result.warned.append(f"{spec.table}: {seen.fence.holder()}: newer rows come with a later sync")
         self._record_source_check(spec, seen, result)
         result.partitions = len(plan.land) + len(plan.resume)
         self._record_observation(spec, seen, plan)
@@ -171,50 +208,56 @@ class Sync:
             # The newest first: a row that was updated leaves an old partition for a newer one, and must not be
             # missing from the warehouse between the two loads.
             for first, last in reversed(_ranges(spec, partitions)):
-                if not self._run(spec, stages, first, last, result):
+                if not self._run(spec, stages, first, last, result, again=again):
                     return
 
-    def _look(self, spec: TableSpec, since: datetime | None, until: datetime | None) -> tuple[Observation, Plan]:
+    def _look(
+        self, spec: TableSpec, since: datetime | None, until: datetime | None, *, recent: bool
+    ) -> tuple[Observation, Plan, Sequence[str]]:
         source, store = RdsResource().source(), self._lake.store()
-        seen = observe(source, store, spec, since, until)
+        seen = observe(source, store, spec, since, until, recent=recent)
         standing = examine(source, store, WarehouseResource().warehouse(), spec, seen.table)
         plan = decide(seen.fingerprints, standing)
         landed = Manifests(store, TableKeys.of(spec)).read_all("landing", plan.resume)
-        return seen, land_reshaped(plan, seen.table, spec.key, {key: item.manifest for key, item in landed.items()})
+        plan = land_other_keys(plan, seen.table, spec.key, {key: item.manifest for key, item in landed.items()})
+        return seen, plan, standing.schema
 
     def _record_source_check(self, spec: TableSpec, seen: Observation, result: TableResult) -> None:
-        found = raw_result(spec, seen.before_start, seen.without_cursor)
+        found = raw_result(spec, seen.before_start, seen.without_cursor, seen.in_future)
         if found.passed:
             result.passed += 1
         else:
-            result.failed.append(f"{spec.asset('raw')} in_a_partition: {found.description}")
+            told = result.warned if found.severity == AssetCheckSeverity.WARN else result.failed
+            told.append(f"{spec.asset('raw')} in_a_partition: {found.description}")
         self._instance.report_runless_asset_event(
             AssetCheckEvaluation(
                 asset_key=dg.AssetKey(spec.asset("raw")),
                 check_name="in_a_partition",
                 passed=found.passed,
                 metadata=found.metadata,
-                severity=AssetCheckSeverity.ERROR,
+                severity=found.severity,
                 description=found.description,
             )
         )
 
     def _record_observation(self, spec: TableSpec, seen: Observation, plan: Plan) -> None:
         """Tell Dagster of the partitions that changed, as an observation of the source would."""
-        for partition in plan.land:
-            self._instance.report_runless_asset_event(
-                dg.AssetObservation(
-                    asset_key=spec.asset("raw"),
-                    partition=partition if spec.partitioning else None,
-                    tags={"dagster/data_version": seen.fingerprints[partition]},
-                )
-            )
+        changed = {partition: seen.fingerprints.get(partition, EMPTY) for partition in plan.land}
+        for event in observations(spec, replace(seen, fingerprints=changed)):
+            self._instance.report_runless_asset_event(event)
 
-    def _run(self, spec: TableSpec, stages: Sequence[Stage], first: str, last: str, result: TableResult) -> bool:
+    def _run(
+        self, spec: TableSpec, stages: Sequence[Stage], first: str, last: str, result: TableResult, *, again: bool
+    ) -> bool:
         """Execute a run; False when it failed, be it by an error or by a blocking check."""
         keys = {dg.AssetKey(spec.asset(stage)) for stage in stages}
-        job = self._definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection=keys)
+        whole = self._definitions.resolve_implicit_global_asset_job_def()
+        checks = whole.asset_layer.asset_graph.get_check_keys_for_assets(keys)
+        job = whole.get_subset(
+            asset_selection=keys, asset_check_selection={key for key in checks if key.name != VERIFIED}
+        )
         tags = {"rds_lake/table": spec.table, "rds_lake/trigger": "sync", WORKER_TAG: worker()}
+        tags |= {AGAIN_TAG: "true"} if again else {}
         if spec.partitioning:
             tags |= {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
         self._report(f"{spec.table} {first}" + (f" to {last}" if last != first else ""))
@@ -290,11 +333,15 @@ def _started(pid: int) -> str:
         return ""
 
 
+@recording()
 def end_dead_runs(instance: DagsterInstance) -> int:
     """Mark the runs of syncs that were killed on this host as failed, and free the pool slots that they hold.
 
     Returns:
         How many there were.
+
+    Raises:
+        PermanentError: the disk of Dagster's records is full.
     """
     ended = 0
     for run in instance.get_runs(

@@ -207,7 +207,8 @@ def test_an_observation_can_be_limited_to_a_span(rooms, mysql_table):
 
 def test_rows_that_no_partition_holds_are_reported(rooms, mysql_table):
     rows = [(1, None), (2, "2023-12-31 23:59:59"), (3, "2024-01-01"), (4, None)]
-    spec = daily(mysql_table("id INT PRIMARY KEY, at DATETIME", rows=rows))
+    table = mysql_table("id INT PRIMARY KEY, at DATETIME", rows=rows)
+    spec = daily(table, cursor={"column": "at", "nulls": "exclude"})
     seen = observe(rooms.source, rooms.store, spec)
     assert (seen.before_start, seen.without_cursor, seen.outside) == (1, 2, 3)
     assert seen.fingerprints.keys() == {"2024-01-01"}

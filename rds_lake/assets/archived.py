@@ -1,5 +1,7 @@
 """`<table>_archived`: the landed files, moved out of `landing` once they have been split."""
 
+from dataclasses import replace
+
 import dagster as dg
 from dagster import AssetExecutionContext
 
@@ -37,14 +39,18 @@ def archived_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinition
         with failures():
             store, catalog, keys = lake.store(), lake.catalog(), TableKeys.of(spec)
             manifests = Manifests(store, keys)
+            current = manifests.read_all(
+                "archived", partitions
+            )  # before landing's, so that a newer one is not replaced
             landed = {partition: manifests.require("landing", partition) for partition in partitions}
-            current = manifests.read_all("archived", partitions)
             copied = side_by_side(
                 lambda key: copy_to_archive(store, keys, landed[key].manifest, current.get(key)), partitions
             )
             kept = {key: item.manifest for key, item in zip(partitions, copied, strict=True)}
-            publish(catalog, store, spec, "archived", list(kept.values()))
-            vacated = [landed[key].manifest.with_files(kept[key].files) for key in partitions]
+            publish(catalog, store, spec, "archived", [item.committed for item in copied])
+            vacated = [
+                replace(landed[key], manifest=landed[key].manifest.with_files(kept[key].files)) for key in partitions
+            ]
             publish(catalog, store, spec, "landing", vacated)
             side_by_side(lambda key: vacate_landing(store, keys, landed[key], kept[key]), partitions)
             tell(len(partitions))

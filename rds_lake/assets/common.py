@@ -25,7 +25,7 @@ from rds_lake.extract.types import Column, arrow_schema
 from rds_lake.lake.files import open_batches
 from rds_lake.lake.keys import WHOLE_TABLE
 from rds_lake.lake.manifest import Manifest
-from rds_lake.lake.store import ObjectStore
+from rds_lake.lake.store import GoneError, ObjectStore
 from rds_lake.partitions import Partitioning
 from rds_lake.quality.split import DISCARDED_FIELDS
 from rds_lake.spec import Stage, TableSpec
@@ -43,6 +43,9 @@ RETRY_SECONDS = 5
 
 IN_ONE_RUN = dg.BackfillPolicy.single_run()
 """A backfill over a range is one run: one query at the source, one transaction in the warehouse."""
+
+AGAIN_TAG = "rds_lake/again"
+"""Tag of a run that writes new batches even where the current ones hold the same rows."""
 
 RDS_POOL = "rds"
 WAREHOUSE_POOL = "warehouse"
@@ -176,6 +179,11 @@ def partitions_of(context: AssetExecutionContext, spec: TableSpec) -> list[str]:
     return list(context.partition_keys) if spec.partitioning else [WHOLE_TABLE]
 
 
+def is_again(context: AssetExecutionContext) -> bool:
+    """Whether a run was asked to write new batches in any case."""
+    return AGAIN_TAG in context.run.tags
+
+
 @contextmanager
 def failures() -> Iterator[None]:
     """Have Dagster try a transient error again, and fail at once with a permanent one; its text says what to do."""
@@ -211,15 +219,18 @@ def column_lineage(spec: TableSpec, stage: Stage, columns: Sequence[Column]) -> 
 
 
 def preview(store: ObjectStore, spec: TableSpec, manifest: Manifest) -> MetadataValue | None:
-    """The first rows of a batch as a table, personal data left out; None when it has no rows."""
+    """The first rows of a batch as a table, personal data left out; None when it has no rows, or has been moved on."""
     if not manifest.files:
         return None
     schema = arrow_schema(manifest.columns)
     if manifest.stage == "discarded":
         schema = pa.schema([*schema, *DISCARDED_FIELDS])
     shown = [name for name in schema.names if not spec.is_personal(name)]
-    with open_batches(store, manifest.files[0], schema, manifest.format) as batches:
-        rows = next(batches).slice(0, PREVIEW_ROWS).select(shown).to_pylist()
+    try:
+        with open_batches(store, manifest.files[0], schema, manifest.format) as batches:
+            rows = next(batches).slice(0, PREVIEW_ROWS).select(shown).to_pylist()
+    except GoneError:  # another run has archived it meanwhile: nothing that this step has done is wrong
+        return None
     head = f"| {' | '.join(shown)} |\n|{'---|' * len(shown)}\n"
     return MetadataValue.md(head + "\n".join(f"| {' | '.join(map(_cell, row.values()))} |" for row in rows))
 

@@ -8,14 +8,18 @@ from rds_lake.assets.common import (
     RDS_POOL,
     Batches,
     Condition,
+    Fact,
     asset_options,
     failures,
+    is_again,
     partitions_of,
     report,
 )
+from rds_lake.extract.contract import Shape
 from rds_lake.extract.snapshot import open_snapshot
+from rds_lake.lake.agreement import agree
 from rds_lake.lake.catalog import publish
-from rds_lake.lake.landing import land
+from rds_lake.lake.landing import land, standing
 from rds_lake.resources.services import LakeResource, ProgressResource, RdsResource
 from rds_lake.spec import TableSpec
 
@@ -37,15 +41,22 @@ def landing_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinition:
         partitions = partitions_of(context, spec)
         with failures():
             source, store = rds.source(), lake.store()
+            replacing = standing(store, spec, partitions)
             with open_snapshot(source, spec) as snapshot:
                 context.log.info(
                     f"Extracting {len(partitions):,} partitions of {spec.source_name} below {snapshot.fence.at} UTC."
                 )
-                landed = land(snapshot, store, partitions, progress.of(name, len(partitions)))
+                shape = agree(store, spec, snapshot.table)
+                for line in shape_story(spec, shape):
+                    context.log.warning(line)
+                told = progress.of(name, len(partitions))
+                landed = land(snapshot, store, partitions, told, shape, replacing=replacing, again=is_again(context))
                 text, _ = snapshot.rows_query()
-                fence = snapshot.fence.at
+                fence, holder = snapshot.fence.at, snapshot.fence.holder()
+                for line in snapshot.fence.story():
+                    context.log.info(line)
             batches = Batches(spec, "landing", {key: item.manifest for key, item in landed.items()})
-            publish(lake.catalog(), store, spec, "landing", list(batches.by_partition.values()))
+            publish(lake.catalog(), store, spec, "landing", [item.committed for item in landed.values()])
             if spec.fetch_details:
                 source.append_fetch_details(spec.fetch_details, spec.source_name, fence)
         new = sum(item.new for item in landed.values())
@@ -56,8 +67,39 @@ def landing_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinition:
             context,
             batches,
             store,
-            {"sql": MetadataValue.md(f"```sql\n{text}\n```")},
-            {key: {"new": item.new, "fingerprint": item.manifest.fingerprint} for key, item in landed.items()},
+            {
+                "sql": MetadataValue.md(f"```sql\n{text}\n```"),
+                **_shape_facts(shape),
+                **({"fence held by": holder} if holder else {}),
+            },
+            {
+                key: {
+                    "new": item.new,
+                    "fingerprint": item.manifest.fingerprint,
+                    **{name.replace("_", " ", 1): count for name, count in item.manifest.details.items()},
+                }
+                for key, item in landed.items()
+            },
         )
 
     return landing
+
+
+def shape_story(spec: TableSpec, shape: Shape) -> list[str]:
+    """What the table's contract made of a changed source, in words; nothing when it is as it was."""
+    lines = []
+    if shape.changes:
+        lines.append(
+            f"The columns of {spec.source_name} have changed: {'; '.join(shape.changes)}. schema_changes is "
+            f"{spec.schema_changes}; this is version {shape.agreed.version} of the agreed schema."
+        )
+    if shape.ignored:
+        lines.append(f"schema_changes is {spec.schema_changes}: of {spec.source_name}, {'; '.join(shape.ignored)}.")
+    return lines
+
+
+def _shape_facts(shape: Shape) -> dict[str, Fact]:
+    facts: dict[str, Fact] = {"schema version": shape.agreed.version}
+    if shape.changes or shape.ignored:
+        facts["schema changes"] = MetadataValue.md("\n".join(f"- {text}" for text in (*shape.changes, *shape.ignored)))
+    return facts

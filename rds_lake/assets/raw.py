@@ -1,17 +1,24 @@
-"""`<table>_raw`: the table in MySQL, observed. Its data versions are the partitions' fingerprints."""
+"""`<table>_raw`: the table in MySQL, observed. Its data versions are the partitions' fingerprints.
 
+A run observes everything, unless it carries the tag `rds_lake/observe: recent`.
+"""
+
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 from dagster import OpExecutionContext
 
-from rds_lake.assets.common import RDS_POOL, definition_metadata, description, failures, kinds, partitions_def
+from rds_lake.assets.common import RDS_POOL, Fact, definition_metadata, description, failures, kinds, partitions_def
 from rds_lake.plan import Observation, observe
 from rds_lake.resources.services import LakeResource, RdsResource
 from rds_lake.spec import TableSpec
 
 SPEC_METADATA = "rds_lake/spec"
 """Metadata of the raw asset that holds the table's YAML as JSON."""
+
+OBSERVE_TAG, RECENT = "rds_lake/observe", "recent"
+"""Tag of a run that observes what may have changed lately only."""
 
 
 def raw_asset(spec: TableSpec) -> Any:  # noqa: ANN401 - Dagster's decorator returns a private type
@@ -33,30 +40,69 @@ def raw_asset(spec: TableSpec) -> Any:  # noqa: ANN401 - Dagster's decorator ret
     def raw(
         context: OpExecutionContext, rds: RdsResource, lake: LakeResource
     ) -> dg.DataVersionsByPartition | dg.ObserveResult:
+        recent = spec.cursor is not None and context.run.tags.get(OBSERVE_TAG) == RECENT
         with failures():
-            seen = observe(rds.source(), lake.store(), spec)
+            seen = observe(rds.source(), lake.store(), spec, recent=recent)
         for line in story(spec, seen):
             context.log.info(line)
+        for line in seen.warnings:
+            context.log.warning(line)
         if spec.partitioning is None:
-            return dg.ObserveResult(data_version=dg.DataVersion(next(iter(seen.fingerprints.values()))))
-        return dg.DataVersionsByPartition(dict(seen.fingerprints))
+            version = next(iter(seen.fingerprints.values()))
+            return dg.ObserveResult(data_version=dg.DataVersion(version), metadata=facts(seen))
+        for event in observations(spec, seen):
+            context.log_event(event)
+        return dg.DataVersionsByPartition({})  # told above: Dagster itself would leave out the metadata
 
     return raw
 
 
+def observations(spec: TableSpec, seen: Observation) -> Iterator[dg.AssetObservation]:
+    """An event for each observed partition, with its data version and rows; the newest has the facts of them all."""
+    newest = max(seen.fingerprints, default=None)
+    for partition, version in seen.fingerprints.items():
+        yield dg.AssetObservation(
+            asset_key=spec.asset("raw"),
+            partition=partition if spec.partitioning else None,
+            tags={"dagster/data_version": version},
+            metadata={
+                "rows": int(version.split("-")[0]),
+                "observation": seen.kind,
+                **(facts(seen) if partition == newest else {}),
+            },
+        )
+
+
+def facts(seen: Observation) -> dict[str, Fact]:
+    """What is known of an observation as a whole."""
+    found: dict[str, Fact] = {
+        "observation": seen.kind,
+        "fence": f"{seen.fence.at} UTC",
+        "fence held back by (s)": seen.fence.held_back_by.total_seconds(),
+        "rows before the first partition": seen.before_start,
+        "rows without a cursor": seen.without_cursor,
+    }
+    if seen.window:
+        found["window"] = f"{seen.window.lower} to {seen.window.upper}"
+    if holder := seen.fence.holder():
+        found["fence held by"] = holder
+    if seen.warnings:
+        found["warnings"] = "\n".join(seen.warnings)
+    return found
+
+
 def story(spec: TableSpec, seen: Observation) -> list[str]:
     """An observation in words."""
-    fence = seen.fence
     rows = sum(int(version.split("-")[0]) for version in seen.fingerprints.values())
     partitions = len(seen.fingerprints)
-    lines = [f"{spec.source_name}: {rows:,} rows in {partitions:,} partitions below the fence {fence.at} UTC."]
-    if fence.held_back_by.total_seconds() >= 1:
-        lines.append(f"An open transaction holds the fence {fence.held_back_by} behind the clock.")
-    if not fence.sees_transactions:
-        lines.append("The user lacks the PROCESS privilege: the fence is a fixed lag. Grant PROCESS for a tighter one.")
+    span = f" from {seen.window.lower} on" if seen.window and seen.kind != "full" else ""
+    found = f"{rows:,} rows in {partitions:,} partitions below the fence {seen.fence.at} UTC"
+    lines = [f"{spec.source_name}, {seen.kind} observation{span}: {found}.", *seen.fence.story()]
     if seen.outside:
         lines.append(
             f"{seen.before_start:,} rows lie before the first partition and {seen.without_cursor:,} have no "
             f"{spec.cursor.column if spec.cursor else 'cursor'}: no partition holds them."
         )
+    if seen.in_future:
+        lines.append(f"{seen.in_future:,} rows lie more than a day above the fence and wait for it to pass them.")
     return lines

@@ -11,16 +11,17 @@ from rds_lake.assets.common import (
     Condition,
     asset_options,
     failures,
+    is_again,
     partitions_of,
     report,
 )
 from rds_lake.lake.batch import commit_if_new
 from rds_lake.lake.catalog import publish
 from rds_lake.lake.keys import TableKeys
-from rds_lake.lake.manifest import Manifest, Manifests
+from rds_lake.lake.manifest import Committed, Manifest, Manifests
 from rds_lake.lake.store import ObjectStore, side_by_side
 from rds_lake.plan import lookup_values
-from rds_lake.quality.split import DISCARDED_GLUE_COLUMNS, Split, Splitter
+from rds_lake.quality.split import DISCARDED_GLUE_COLUMNS, Splitter
 from rds_lake.resources.services import LakeResource, ProgressResource, RdsResource
 from rds_lake.spec import Stage, TableSpec
 
@@ -51,59 +52,68 @@ def split_assets(spec: TableSpec, condition: Condition) -> dg.AssetsDefinition:
             store = lake.store()
             tell = progress.of(spec.asset("staging"), len(partitions))
             splitter = Splitter(store, spec, lookup_values(rds.source(), spec))
-            done = _split_all(store, spec, splitter, partitions, tell)
-            both = {stage: {key: _side(item, stage) for key, item in done.items()} for stage in STAGES}
+            committed = _split_all(store, spec, splitter, partitions, tell, again=is_again(context))
             for stage in STAGES:
                 extra = DISCARDED_GLUE_COLUMNS if stage == "discarded" else ()
-                publish(lake.catalog(), store, spec, stage, list(both[stage].values()), extra)
+                publish(lake.catalog(), store, spec, stage, [item[stage] for item in committed.values()], extra)
+        both = {stage: {key: item[stage].manifest for key, item in committed.items()} for stage in STAGES}
         staged, discarded = (Batches(spec, stage, both[stage]) for stage in STAGES)
         context.log.info(f"Split {staged.rows + discarded.rows:,} rows: {staged.rows:,} valid, {discarded.rows:,} not.")
         for batches in (staged, discarded):
             key = dg.AssetKey(spec.asset(batches.stage))
             if key in context.selected_asset_keys:
-                _report(context, store, splitter, batches, done)
+                _report(context, store, splitter, batches, both)
                 yield dg.MaterializeResult(asset_key=key)
 
     return split
 
 
 def _split_all(
-    store: ObjectStore, spec: TableSpec, splitter: Splitter, partitions: Sequence[str], tell: Callable[[int], None]
-) -> dict[str, Split]:
+    store: ObjectStore,
+    spec: TableSpec,
+    splitter: Splitter,
+    partitions: Sequence[str],
+    tell: Callable[[int], None],
+    *,
+    again: bool,
+) -> dict[str, dict[Stage, Committed]]:
     manifests = Manifests(store, TableKeys.of(spec))
     finished: list[str] = []
 
-    def one(partition: str) -> Split:
-        landed = manifests.require("landing", partition).manifest
+    def one(partition: str) -> dict[Stage, Committed]:
+        # Before landing's: whoever lands and splits the partition meanwhile makes these two out of date, and the
+        # conditional commits below are refused. The other way round this split would replace a newer one.
         staging, discarded = (manifests.read(stage, partition) for stage in STAGES)
-        made = splitter.split(landed, staging.manifest if staging else None, discarded.manifest if discarded else None)
+        landed = manifests.require("landing", partition).manifest
+        kept = [item.manifest if item and not again else None for item in (staging, discarded)]
+        made = splitter.split(landed, *kept)
         # Staging last: the load follows it, so a crash in between leaves the discarded rows accounted for.
-        commit_if_new(manifests, made.discarded, discarded)
-        commit_if_new(manifests, made.staging, staging)
+        unfit = commit_if_new(manifests, made.discarded, discarded)
+        valid = commit_if_new(manifests, made.staging, staging)
         finished.append(partition)
         tell(len(finished))
-        return made
+        return {"staging": valid, "discarded": unfit}
 
     return dict(zip(partitions, side_by_side(one, partitions), strict=True))
 
 
-def _side(item: Split, stage: Stage) -> Manifest:
-    return item.staging if stage == "staging" else item.discarded
-
-
 def _report(
-    context: AssetExecutionContext, store: ObjectStore, splitter: Splitter, batches: Batches, done: dict[str, Split]
+    context: AssetExecutionContext,
+    store: ObjectStore,
+    splitter: Splitter,
+    batches: Batches,
+    both: dict[Stage, dict[str, Manifest]],
 ) -> None:
-    last = next(reversed(done.values()))
-    rules = "\n".join(f"-- {rule.label}\n{rule.condition}" for rule in splitter.rules(last.staging).rules)
+    last = next(reversed(both["staging"].values()))
+    rules = "\n".join(f"-- {rule.label}\n{rule.condition}" for rule in splitter.rules(last).rules)
     per_partition = {}
-    for key, item in done.items():
-        landed = item.staging.rows + item.discarded.rows
+    for key, discarded in both["discarded"].items():
+        landed = both["staging"][key].rows + discarded.rows
         per_partition[key] = {
             "rows landed": landed,
-            "rows discarded": item.discarded.rows,
-            "discarded rate": item.discarded.rows / landed if landed else 0.0,
-            **({f"broke {rule}": count for rule, count in item.discarded.details.items()}),
+            "rows discarded": discarded.rows,
+            "discarded rate": discarded.rows / landed if landed else 0.0,
+            **({f"broke {rule}": count for rule, count in discarded.details.items()}),
         }
     report(
         context,

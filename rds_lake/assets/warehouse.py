@@ -36,7 +36,8 @@ def warehouse_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinitio
 
     @dg.asset(
         name=name,
-        deps=[spec.asset("staging")],
+        # The archive first: `sync` trusts the ledger, and an emptied partition leaves no file in `landing` to tell by.
+        deps=[spec.asset("staging"), spec.asset("archived")],
         backfill_policy=IN_ONE_RUN,
         **asset_options(spec, "warehouse", condition),
         pool=WAREHOUSE_POOL,
@@ -48,6 +49,8 @@ def warehouse_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinitio
         with failures():
             staged = accounted_batches(Manifests(lake.store(), TableKeys.of(spec)), partitions)
             done = load(warehouse.warehouse(), lake.store(), spec, staged, context.log.warning)
+        for line in done.migrated:
+            context.log.warning(f"The warehouse table {spec.warehouse_name} was altered: {line}.")
         progress.of(name, len(partitions))(len(partitions))
         context.log.info(f"Loaded {sum(done.rows.values()):,} rows into {spec.warehouse_name} in one transaction.")
         last = max(manifest.partition for manifest in staged)
@@ -61,6 +64,8 @@ def warehouse_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinitio
                 "batch": manifest.batch,
             }
             if manifest.partition == last:
+                if done.migrated:
+                    facts["schema changes"] = MetadataValue.md("\n".join(f"- {text}" for text in done.migrated))
                 facts["copied from"] = done.manifest or "nothing to copy"
                 facts["sql"] = MetadataValue.md(f"```sql\n{_shown(done.statements)}\n```")
                 facts["dagster/column_schema"] = column_schema(spec, manifest.columns)

@@ -16,7 +16,7 @@ from rds_lake.assets.landing import landing_asset
 from rds_lake.assets.raw import raw_asset
 from rds_lake.assets.split import split_assets
 from rds_lake.assets.warehouse import warehouse_asset
-from rds_lake.automation import following_condition, landing_condition, observation_schedule
+from rds_lake.automation import following_condition, landing_condition, observation_schedules, verification_job
 from rds_lake.checks import table_checks
 from rds_lake.sensors import landed_elsewhere_sensor
 from rds_lake.spec import TableSpec
@@ -59,6 +59,7 @@ def table_definitions(spec: TableSpec) -> dg.Definitions:
             warehouse_asset(spec, following),
         ],
         asset_checks=table_checks(spec),
-        schedules=[observation_schedule(spec)],
+        jobs=[verification_job(spec)],
+        schedules=observation_schedules(spec),
         sensors=[landed_elsewhere_sensor(spec)],
     )

@@ -80,12 +80,13 @@ class ProgressResource(dg.ConfigurableResource[None]):
 
     def of(self, asset: str, total: int) -> Callable[[int], None]:
         """A function to be told how many of an asset's partitions are done."""
+        return lambda done: ProgressResource.tell(asset, done, total)
 
-        def tell(done: int) -> None:
-            if ProgressResource.listener is not None:
-                ProgressResource.listener(asset, done, total)
-
-        return tell
+    @staticmethod
+    def tell(asset: str, done: int, total: int) -> None:
+        """Tell whoever listens how many of an asset's or a table's partitions are done."""
+        if ProgressResource.listener is not None:
+            ProgressResource.listener(asset, done, total)
 
 
 def build_resources() -> dict[str, dg.ConfigurableResource[None]]:

@@ -11,6 +11,19 @@ from rds_lake.local import stack as local_stack
 OURS = ("RDS_LAKE_", "AWS_", "DAGSTER_")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of this suite."""
+    parser.addoption(
+        "--kills", type=int, default=3, help="at how many of its calls each sync is killed; 0: at every one"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files with slow tests first, so that no process is left alone with them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_of_the_developer() -> Iterator[None]:
     """Tests see no RDS_LAKE_*, AWS_* or DAGSTER_* variable of the shell that started them."""

@@ -17,6 +17,9 @@ define install
 		     $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(1)]'; }
 endef
 
+WORKERS ?= 2
+# Processes that run the tests; each starts servers of its own, which take about 1 GB.
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint up down clean
 
@@ -27,7 +30,7 @@ demo: $(RUNTIME)  ## Start everything locally, load sample orders and show what 
 	$(BIN)/rds-lake demo $(if $(NO_UI),--no-ui) $(if $(ORDERS),--orders '$(ORDERS)')
 
 test: lint  ## Check style and types, then run all tests against real servers
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(DEVELOPMENT)  ## Check style and types only
 	$(BIN)/ruff check

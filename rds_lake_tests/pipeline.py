@@ -5,7 +5,6 @@ sees another. Its readers use pymysql, boto3, pyarrow, Athena and psycopg2 and t
 """
 
 import datetime as dt
-import decimal
 import io
 import itertools
 import json
@@ -37,6 +36,7 @@ from dagster._core.storage.tags import (
 )
 
 from rds_lake.automation import automation_sensor
+from rds_lake.checks import VERIFIED
 from rds_lake.components.table_pipeline import table_definitions
 from rds_lake.definitions import PROJECT
 from rds_lake.local.stack import Stack
@@ -211,10 +211,10 @@ class World:
         )
 
     def check(self, spec: TableSpec, partition: str | None = None) -> dict[str, AssetCheckEvaluation]:
-        """Run all checks of a table alone, for all partitions or for one: what each found, by `asset.check`."""
+        """Run what a sync checks alone, for all partitions or for one: what each check found, by `asset.check`."""
         job = self.definitions(spec).resolve_implicit_global_asset_job_def()
-        keys = job.asset_layer.asset_graph.asset_check_keys
-        job = job.get_subset(asset_selection=set(), asset_check_selection=set(keys))
+        keys = {key for key in job.asset_layer.asset_graph.asset_check_keys if key.name != VERIFIED}
+        job = job.get_subset(asset_selection=set(), asset_check_selection=keys)
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         tags = {PARTITION_NAME_TAG: partition} if partition else {}
         done = job.execute_in_process(run_config=quiet, instance=self.instance, tags=tags, raise_on_error=False)
@@ -454,8 +454,6 @@ def plain_rows(rows: Any) -> list[Row]:
 
 def _plain(value: Any) -> Any:
     match value:
-        case decimal.Decimal():
-            return value.normalize()
         case list():
             return tuple(value)
         case memoryview():

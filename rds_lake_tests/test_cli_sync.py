@@ -72,6 +72,13 @@ def test_a_table_that_is_not_declared(sync: Sync) -> None:
     )
 
 
+def test_a_recent_sync_with_a_span_of_its_own_is_a_wrong_command_line(sync: Sync) -> None:
+    for word in ("--since", "--until"):
+        code, out, error = sync("--recent", word, "2024-01-01")
+        assert (code, out) == (2, "")
+        assert error == "error: --recent has a span of its own. Leave out --since and --until, or --recent.\n"
+
+
 def test_no_place_for_dagsters_records(sync: Sync) -> None:
     code, out, error = sync(without="DAGSTER_HOME")
     assert (code, out) == (2, "")

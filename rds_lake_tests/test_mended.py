@@ -80,7 +80,7 @@ def move(world: World, spec: TableSpec, order: int, to: str) -> None:
 
 def put_fence(patch: pytest.MonkeyPatch, at: str) -> None:
     given = Fence(at=day(at), held_back_by=dt.timedelta(), sees_transactions=True)
-    patch.setattr(snapshots, "read_fence", lambda _: given)
+    patch.setattr(snapshots, "read_fence", lambda *_: given)
 
 
 @pytest.fixture
@@ -307,27 +307,28 @@ def test_a_primary_key_that_is_dropped_has_the_table_landed_once_more_and_no_mor
 def test_a_hard_error_is_reported_although_a_check_failed_before(world: World) -> None:
     spec = orders(world, "hard")
     assert world.sync(spec).ok
-    world.ask(f"INSERT INTO {spec.source_name} VALUES (6001, NULL, 1, 'CLOSED')")
+    world.ask(f"INSERT INTO {spec.source_name} VALUES (6001, '2023-12-31', 1, 'CLOSED')")
     world.ask(f"INSERT INTO {spec.source_name} VALUES (6002, '2024-01-02 12:00:00', 1, 'CLOSED')")
     world.query("ALTER TABLE public.hard RENAME COLUMN customer_id TO client_id")
     done = world.sync(spec)
     assert [line.partition(":")[0] for line in done.failed] == ["hard_raw in_a_partition"]
     assert done.error == (
-        'The warehouse table "public"."hard" has the columns order_id, order_last_updated, client_id, order_status; '
-        "staged are order_id, order_last_updated, customer_id, order_status. Alter or rename the warehouse table so "
-        "that columns and order agree, then materialise it again."
+        'The warehouse table "public"."hard" has the columns order_id, order_last_updated, client_id, order_status; it '
+        "lacks customer_id, which partitions that are loaded had. Nothing was changed. Somebody dropped or renamed it: "
+        "rename it back, or rename the whole table and materialise all partitions again."
     )
 
 
 @stack_test
 def test_a_row_that_no_partition_holds_does_not_keep_others_from_being_synced(world: World) -> None:
-    spec = orders(world, "gaps")
+    spec = orders(world, "gaps", cursor={"column": "order_last_updated", "nulls": "exclude"})
     assert world.sync(spec).ok
     world.ask(f"INSERT INTO {spec.source_name} VALUES (6001, NULL, 1, 'CLOSED')")
     for number in (1, 3):
         world.ask(f"INSERT INTO {spec.source_name} VALUES ({6001 + number}, '2024-01-{number:02}', 1, 'CLOSED')")
     done = world.sync(spec)
-    assert (done.ok, done.error, done.partitions) == (False, None, 2)
+    assert (done.ok, done.error, done.partitions) == (True, None, 2)
+    assert any("in_a_partition" in line for line in done.warned)
     assert world.sync(spec).partitions == 0, "one sync did both"
 
 

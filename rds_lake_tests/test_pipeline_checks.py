@@ -27,6 +27,7 @@ COLUMNS = {
 WELL = {
     "orders_raw.in_a_partition": "every row lies in a partition",
     "orders_landing.schema_as_declared": "4 declared columns are as declared",
+    "orders_landing.fits_warehouse": "Redshift can hold all 1,000 rows",
     "orders_staging.valid_status": "all 966 rows keep valid_status",
     "orders_staging.unique_key": "order_id is unique in all 966 rows",
     "orders_staging.accounted_for": "1,000 landed = 966 staged + 34 discarded in 10 partitions",

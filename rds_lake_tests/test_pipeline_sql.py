@@ -23,7 +23,7 @@ def world(stack: Stack) -> Iterator[World]:
 
 @pytest.fixture(scope="module")
 def statements(world: World) -> list[str]:
-    """What is sent by a first sync, an increment, a re-run and all checks, for a table of each kind."""
+    """What is sent by a first sync, an increment, a change of columns, a re-run and all checks, of both kinds."""
     sent: dict[str, None] = {}
     original = Session.execute
 
@@ -33,6 +33,7 @@ def statements(world: World) -> list[str]:
 
     orders = world.orders(warehouse={"schema": "shop", "distribution_key": "order_id", "sort_keys": ["customer_id"]})
     source = world.table("people", "id INT, name VARCHAR(40)", [(1, "a"), (1, "a"), (2, None)])
+    alter = f"ALTER TABLE {source} MODIFY id BIGINT, MODIFY name VARCHAR(60), ADD COLUMN note INT"
     people = TableSpec.model_validate({"table": "people", "source_table": source})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Session, "execute", execute)
@@ -42,6 +43,9 @@ def statements(world: World) -> list[str]:
         move = "UPDATE {} SET order_last_updated = '2024-01-02' WHERE order_id = 777"
         world.ask(move.format(orders.source_name))
         assert world.sync(orders).ok
+        world.ask(alter)
+        world.query("ALTER TABLE rds_lake.load_ledger DROP COLUMN shape")
+        assert world.sync(people).ok
         assert world.materialize(orders, *STAGES, partition="2024-01-04").success
     return list(sent)
 
@@ -49,6 +53,8 @@ def statements(world: World) -> list[str]:
 def test_every_statement_passes_the_redshift_dialect(statements: list[str]) -> None:
     kinds = {" ".join(text.split()[:2]) for text in statements}
     assert {"COPY", "LOCK", "DELETE", "INSERT", "BEGIN", "COMMIT", "CREATE"} <= {kind.split()[0] for kind in kinds}
+    altered = " ".join(text for text in statements if text.startswith("ALTER"))
+    assert all(word in altered for word in ("ADD COLUMN shape", "ADD COLUMN", "TYPE VARCHAR", "RENAME", "DROP COLUMN"))
     for text in statements:
         short = re.sub(r"(, \((%s, )+%s\))+", "", text)  # one row of the ledger's INSERT is as good as ten
         sqlfluff.parse(short.replace("%%", "%").replace("%s", "'x'"), dialect="redshift")  # raises when it cannot

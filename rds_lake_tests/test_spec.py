@@ -6,10 +6,20 @@ from zoneinfo import ZoneInfo
 import pytest
 import yaml
 from pydantic import ValidationError
-from rooms import PACKAGE
+from rooms import PACKAGE, table_spec
 
 from rds_lake.errors import SpecError
-from rds_lake.spec import AcceptedValues, Between, InLookup, Matches, NotNull, SqlRule, TableSpec, Unique
+from rds_lake.spec import (
+    AcceptedValues,
+    Between,
+    InLookup,
+    Matches,
+    NotNull,
+    SqlRule,
+    TableSpec,
+    Unique,
+    refuse_shared_targets,
+)
 
 ORDERS = """
 table: orders
@@ -192,3 +202,14 @@ def test_a_column_that_the_source_lacks_is_named_with_the_place_that_names_it(mo
     assert "it has: id, at" in caught.value.problem
     assert "defs/t/defs.yaml" in caught.value.remedy
     spec.check_columns(["at", "ghost", "id"])
+
+
+def test_two_tables_are_not_loaded_into_one() -> None:
+    orders = table_spec("orders")
+    refuse_shared_targets([orders, table_spec("old_orders", source_table="orders", warehouse={"schema": "old"})])
+    with pytest.raises(SpecError) as raised:
+        refuse_shared_targets([orders, table_spec("good_orders", source_table="Orders")])
+    assert str(raised.value) == (
+        "The tables 'orders' and 'good_orders' are both loaded into public.orders. Give one of them another "
+        "'warehouse.table' in rds_lake/defs/good_orders/defs.yaml."
+    )

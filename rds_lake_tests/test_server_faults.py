@@ -111,7 +111,10 @@ def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Wo
     """A stack of its own, whose servers can be killed without harm to other tests."""
     home = tmp_path_factory.mktemp("fragile") / "home"
     try:
-        with make_world(local_stack.up(home, ui=False)) as made:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("RDS_LAKE_SOURCE_URL", raising=False)  # another world's, which would be used instead
+            running = local_stack.up(home, ui=False)
+        with make_world(running) as made:
             yield home, made
     finally:
         local_stack.down(home)

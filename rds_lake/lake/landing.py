@@ -132,16 +132,25 @@ class _Landing:
         with ThreadPoolExecutor(CONCURRENCY) as pool:
             for fingerprints, rows in self._reads():
                 for partition, batches in rows:
-                    writer = self._writer(partition, fingerprints.get(partition, EMPTY))
-                    details = self._fill(writer, batches)
-                    self._raise_early()
-                    self._slots.acquire()
-                    self._jobs[partition] = pool.submit(self._commit, partition, writer, details)
-            for partition in self._partitions:  # without rows
+                    self._hand_over(pool, partition, fingerprints.get(partition, EMPTY), batches)
+            for partition in self._partitions:
                 if partition not in self._jobs:
-                    self._slots.acquire()
-                    self._jobs[partition] = pool.submit(self._commit, partition, self._writer(partition, EMPTY), {})
+                    self._hand_over(pool, partition, EMPTY, ())
             return {partition: self._jobs[partition].result() for partition in self._partitions}
+
+    def _hand_over(
+        self, pool: ThreadPoolExecutor, partition: str, fingerprint: str, batches: Iterable[pa.RecordBatch]
+    ) -> None:
+        """Write a partition's rows and leave it to the pool to send and commit them."""
+        writer = self._writer(partition, fingerprint)
+        try:
+            details = self._fill(writer, batches)
+            self._raise_early()
+            self._slots.acquire()
+            self._jobs[partition] = pool.submit(self._commit, partition, writer, details)
+        except BaseException:
+            writer.abandon()
+            raise
 
     def _reads(self) -> Iterator[tuple[dict[str, str], Iterable[tuple[str, Iterator[pa.RecordBatch]]]]]:
         """For each run of neighbouring partitions: the fingerprints, and the rows by partition."""
@@ -186,16 +195,12 @@ class _Landing:
         """Write a partition's rows; how many values became NULL, by column."""
         schema = self._schema
         details: dict[str, int] = {}
-        try:
-            for batch in batches:
-                for place in range(len(schema), batch.num_columns):
-                    mark = batch.schema.names[place]
-                    details[mark] = details.get(mark, 0) + batch.column(place).true_count
-                writer.write(pa.record_batch(batch.columns[: len(schema)], schema=schema))
-            writer.settle()
-        except BaseException:
-            writer.abandon()
-            raise
+        for batch in batches:
+            for place in range(len(schema), batch.num_columns):
+                mark = batch.schema.names[place]
+                details[mark] = details.get(mark, 0) + batch.column(place).true_count
+            writer.write(pa.record_batch(batch.columns[: len(schema)], schema=schema))
+        writer.settle()
         return {mark: count for mark, count in details.items() if count}
 
     def _commit(self, partition: str, writer: BatchWriter, details: dict[str, int]) -> Landed:

@@ -2,18 +2,23 @@
 
 import itertools
 from datetime import date, datetime, timedelta
+from threading import Event
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rooms import bounded, daily, record_batch, table_spec
 
-from rds_lake.errors import SpecError
+from rds_lake.errors import SpecError, TransientError
 from rds_lake.extract.snapshot import open_snapshot
 from rds_lake.extract.types import Column, arrow_schema
+from rds_lake.lake.agreement import agree
+from rds_lake.lake.batch import BatchWriter
+from rds_lake.lake.files import Spool
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.landing import by_partition, land
 from rds_lake.lake.manifest import Manifests
+from rds_lake.lake.store import ObjectStore
 from rds_lake.partitions import Partitioning
 from rds_lake.spec import Cursor
 
@@ -135,3 +140,34 @@ def test_a_format_that_cannot_carry_a_column_is_refused_before_anything_is_read(
     with pytest.raises(SpecError, match="'v' is binary"):
         landed(rooms, spec, ["all"])
     assert rooms.keys(f"{spec.table}/") == []
+
+
+def test_a_batch_that_cannot_be_committed_ends_the_landing_and_leaves_no_temporary_file_open(
+    rooms, mysql_table, monkeypatch
+):
+    spec = daily(mysql_table(COLUMNS, rows=lines()))
+    opened, first = [], Event()
+    made, tried = Spool.__init__, BatchWriter.close
+
+    def open_spool(self, *arguments):
+        opened.append(self)
+        made(self, *arguments)
+        if len(opened) == 2:  # the second partition is being written when the first one's commit fails
+            assert first.wait(30)
+
+    def close(self):
+        tried(self)
+        first.set()
+
+    def put_if(*_, **__):
+        raise TransientError("S3 is gone.", "Try again.")
+
+    monkeypatch.setattr(Spool, "__init__", open_spool)
+    monkeypatch.setattr(BatchWriter, "close", close)
+    with monkeypatch.context() as patch, open_snapshot(rooms.source, spec) as snapshot:
+        agree(rooms.store, spec, snapshot.table)
+        patch.setattr(ObjectStore, "put_if", put_if)
+        with pytest.raises(TransientError, match="S3 is gone"):
+            land(snapshot, rooms.store, DAYS)
+    assert len(opened) >= 2
+    assert all(spool.content.closed for spool in opened)

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kill_harness import Workers, workers
+from pipeline import World, make_world
 
 from rds_lake.local import stack as local_stack
 
@@ -45,3 +47,17 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local_stack.Stac
         yield local_stack.up(home, ui=False)
     finally:
         local_stack.down(home)
+
+
+@pytest.fixture(scope="module")
+def world(stack: local_stack.Stack) -> Iterator[World]:
+    """A bucket, a source and a warehouse for the tests of one file."""
+    with make_world(stack) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    """Processes that run syncs, and can be killed."""
+    with workers(tmp_path_factory.mktemp("jobs")) as made:
+        yield made

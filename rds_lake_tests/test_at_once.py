@@ -8,16 +8,13 @@ reader that polls all the while sees whole batches.
 import json
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from kill_harness import PATIENCE, PAUSE, Done, Job, Worker, Workers, workers
-from pipeline import STAGES, World, make_world
+from kill_harness import PATIENCE, PAUSE, Done, Job, Worker, Workers
+from pipeline import STAGES, World
 from scenes import Scene, increment
 from witness import Saved, Watch, judge
-
-from rds_lake.local.stack import Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(7200)]
 
@@ -28,18 +25,6 @@ CONFLICT = re.compile(
     r"was changed by another run|another run staged a newer batch|another run moved or replaced it|is not accounted for"
 )
 """What a run may say that another one got in the way of."""
-
-
-@pytest.fixture(scope="module")
-def world(stack: Stack) -> Iterator[World]:
-    with make_world(stack) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
-    with workers(tmp_path_factory.mktemp("jobs")) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

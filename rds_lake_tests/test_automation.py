@@ -15,9 +15,8 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from pipeline import STAGES, World, make_world
+from pipeline import STAGES, World
 
-from rds_lake.local.stack import Stack
 from rds_lake.resources.services import LakeResource
 from rds_lake.spec import TableSpec
 
@@ -25,12 +24,6 @@ stack_test = pytest.mark.stack
 
 DAYS = ("2024-01-01", "2024-01-02", "2024-01-03")
 AFTER = STAGES[1:]
-
-
-@pytest.fixture(scope="module")
-def world(stack: Stack) -> Iterator[World]:
-    with make_world(stack) as made:
-        yield made
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -10,13 +9,12 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from pipeline import STAGES, Row, World, make_world, plain_rows, project
+from pipeline import STAGES, Row, World, plain_rows, project
 
 from rds_lake.components import TablePipeline
 from rds_lake.definitions import build_definitions
 from rds_lake.errors import SpecError
 from rds_lake.loading import MISTAKES, explain
-from rds_lake.local.stack import Stack
 from rds_lake.resources.services import build_resources
 from rds_lake.spec import TableSpec
 
@@ -59,12 +57,6 @@ attributes:
 """
 
 UNITS = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "week": None, "month": "%Y-%m"}
-
-
-@pytest.fixture(scope="module")
-def world(stack: Stack) -> Iterator[World]:
-    with make_world(stack) as made:
-        yield made
 
 
 def happenings() -> list[Row]:

@@ -16,24 +16,17 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from ferry import CHANGES, TABLES, FerryTable, dated, ferry_rows
-from pipeline import Row, World, make_world, write_dagster_home
+from pipeline import Row, World, write_dagster_home
 
 from rds_lake import scaffold
 from rds_lake.definitions import PROJECT
 from rds_lake.extract.source import Source
-from rds_lake.local.stack import Stack
 from rds_lake.settings import parse_database_url
 from rds_lake.spec import TableSpec
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 DOCS = PROJECT / "docs" / "fifteen-tables.md"
-
-
-@pytest.fixture(scope="module")
-def world(stack: Stack) -> Iterator[World]:
-    with make_world(stack) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typing import Any
 import boto3
 import pytest
 import typer.main
-from pipeline import LAKE, World, make_world, mysql, redshift
+from pipeline import LAKE, World, mysql, redshift
 
 from rds_lake.cli import app
 from rds_lake.definitions import defs
@@ -64,12 +64,6 @@ COMMANDS: dict[str, tuple[str, list[str]]] = {
     "tables list": ("List the tables: those that are declared", []),
     "tables add": ("Write a table's defs.yaml", ["--by", "--force", "--print", "--source-table"]),
 }
-
-
-@pytest.fixture(scope="module")
-def world(stack: Stack) -> Iterator[World]:
-    with make_world(stack) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -8,31 +8,16 @@ Every run takes a spread of the calls; `pytest --kills 50` takes fifty of each c
 """
 
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from kill_harness import Done, Workers, workers
-from pipeline import World, make_world, order_rows
+from kill_harness import Done, Workers
+from pipeline import World, order_rows
 from scenes import CASES, Case, Scene, job_of, valid_status
 from witness import Saved, Subject, Watch, judge
 
-from rds_lake.local.stack import Stack
-
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(7200)]
-
-
-@pytest.fixture(scope="module")
-def world(stack: Stack) -> Iterator[World]:
-    with make_world(stack) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
-    with workers(tmp_path_factory.mktemp("jobs")) as made:
-        yield made
 
 
 # --- killing ---------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import datetime as dt
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 from botocore.config import Config
 from dagster._core.test_utils import create_run_for_test
-from pipeline import STAGES, World, failures, make_world, order_rows
+from pipeline import STAGES, World, failures, order_rows
 from typer.testing import CliRunner
 
 from rds_lake import cli
@@ -40,12 +40,6 @@ DAYS, ROWS = 3, 90
 NOWHERE = 1  # a port of this machine on which nothing listens
 
 SetFence = Callable[[str], None]
-
-
-@pytest.fixture(scope="module")
-def world(stack: Stack) -> Iterator[World]:
-    with make_world(stack) as made:
-        yield made
 
 
 def day(text: str) -> dt.datetime:

@@ -2,17 +2,15 @@
 
 import datetime as dt
 import time
-from collections.abc import Iterator
 
 import dagster as dg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pipeline import DAYS, World, make_world, order_rows, until
+from pipeline import DAYS, World, order_rows, until
 from rooms import bounded, daily
 
 from rds_lake import sync as syncing
-from rds_lake.local.stack import Stack
 from rds_lake.plan import observe, recent_since
 from rds_lake.resources.services import LakeResource, RdsResource
 from rds_lake.spec import TableSpec
@@ -26,12 +24,6 @@ FIRST = TODAY - dt.timedelta(days=DAYS)
 def day(number: int) -> str:
     """The key of one of the ten days, counted from 1."""
     return str(FIRST + dt.timedelta(days=number - 1))
-
-
-@pytest.fixture(scope="module")
-def world(stack: Stack) -> Iterator[World]:
-    with make_world(stack) as made:
-        yield made
 
 
 def recent_orders(world: World, name: str, **more: object) -> TableSpec:

@@ -1,27 +1,20 @@
 """A run that a whole sync overtakes between two of its reads takes nothing back, and what it began is finished."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pipeline import World, make_world, order_rows, plain_rows
+from pipeline import World, order_rows, plain_rows
 
 from rds_lake.assets import common, landing, warehouse
 from rds_lake.errors import PermanentError
 from rds_lake.lake.manifest import Manifests
-from rds_lake.local.stack import Stack
 from rds_lake.spec import TableSpec
 
 pytestmark = pytest.mark.stack
 
 DAY = "2024-01-02"
-
-
-@pytest.fixture(scope="module")
-def world(stack: Stack) -> Iterator[World]:
-    with make_world(stack) as made:
-        yield made
 
 
 @pytest.fixture(autouse=True)

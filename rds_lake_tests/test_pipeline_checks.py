@@ -10,9 +10,8 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pipeline import STAGES, World, evaluations, make_world, order_rows
+from pipeline import STAGES, World, evaluations, order_rows
 
-from rds_lake.local.stack import Stack
 from rds_lake.spec import TableSpec
 
 pytestmark = pytest.mark.stack
@@ -34,12 +33,6 @@ WELL = {
     "orders_warehouse.in_step": "966 rows in 10 partitions, as staged",
 }
 REPORT = "34 of 1,000 rows break valid_status: '' (7), ' PENDING' (7), 'COMPLETED' (7), ..."
-
-
-@pytest.fixture(scope="module")
-def world(stack: Stack) -> Iterator[World]:
-    with make_world(stack) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,12 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 import pytest
-from pipeline import STAGES, Row, World, make_world, plain_rows, redshift
+from pipeline import STAGES, Row, World, plain_rows, redshift
 
-from rds_lake.local.stack import Stack
 from rds_lake.spec import TableSpec
 
 pytestmark = pytest.mark.stack
@@ -29,12 +27,6 @@ PEOPLE: list[Row] = [
     (7, '"', '""', "'"),
     (None, None, None, None),
 ]
-
-
-@pytest.fixture(scope="module")
-def world(stack: Stack) -> Iterator[World]:
-    with make_world(stack) as made:
-        yield made
 
 
 def people(world: World, name: str, rows: list[Row]) -> TableSpec:

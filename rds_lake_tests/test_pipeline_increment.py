@@ -1,21 +1,13 @@
 """Increments: what changes at the source, and nothing else, changes in the lake and in the warehouse."""
 
-from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
-from pipeline import DAYS, ROWS, VALID, World, make_world
+from pipeline import DAYS, ROWS, VALID, World
 
-from rds_lake.local.stack import Stack
 from rds_lake.spec import TableSpec
 
 pytestmark = pytest.mark.stack
-
-
-@pytest.fixture(scope="module")
-def world(stack: Stack) -> Iterator[World]:
-    with make_world(stack) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

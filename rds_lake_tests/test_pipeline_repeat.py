@@ -1,22 +1,13 @@
 """Once: any asset again, on any partition, in any order, changes nothing; a range is as good as its partitions."""
 
-from collections.abc import Iterator
-
 import pytest
-from pipeline import DAYS, STAGES, State, World, failures, make_world
+from pipeline import DAYS, STAGES, State, World, failures
 
-from rds_lake.local.stack import Stack
 from rds_lake.spec import TableSpec
 
 pytestmark = pytest.mark.stack
 
 FIRST, LAST = "2024-01-01", "2024-01-10"
-
-
-@pytest.fixture(scope="module")
-def world(stack: Stack) -> Iterator[World]:
-    with make_world(stack) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

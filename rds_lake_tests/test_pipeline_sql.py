@@ -1,24 +1,16 @@
 """Every statement that a pipeline sends to the warehouse is Redshift's SQL, and none holds a credential."""
 
 import re
-from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
 import sqlfluff
-from pipeline import STAGES, Row, World, make_world
+from pipeline import STAGES, Row, World
 
-from rds_lake.local.stack import Stack
 from rds_lake.spec import TableSpec
 from rds_lake.warehouse.connection import Session
 
 pytestmark = pytest.mark.stack
-
-
-@pytest.fixture(scope="module")
-def world(stack: Stack) -> Iterator[World]:
-    with make_world(stack) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -1,29 +1,21 @@
 """Troubles: what a sync says when something is wrong. The exact lines, which name the thing and what to do."""
 
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
 import pytest
 from botocore.config import Config
-from pipeline import STAGES, World, failures, make_world
+from pipeline import STAGES, World, failures
 
 from rds_lake.errors import ConfigError
 from rds_lake.local.ports import HOST
-from rds_lake.local.stack import Stack
 from rds_lake.resources import services
 from rds_lake.spec import TableSpec
 
 pytestmark = pytest.mark.stack
 
 NOWHERE = 1  # a port of this machine on which nothing listens
-
-
-@pytest.fixture(scope="module")
-def world(stack: Stack) -> Iterator[World]:
-    with make_world(stack) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

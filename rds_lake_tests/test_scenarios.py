@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pymysql
 import pytest
-from pipeline import VALID, Row, World, make_world, mysql, order_rows, until
+from pipeline import VALID, Row, World, mysql, order_rows, until
 
 from rds_lake.extract import snapshot
 from rds_lake.extract.fence import read_fence
@@ -33,7 +33,6 @@ from rds_lake.extract.snapshot import Snapshot
 from rds_lake.lake.gc import Collector
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifests
-from rds_lake.local.stack import Stack
 from rds_lake.resources.services import LakeResource, WarehouseResource
 from rds_lake.spec import TableSpec
 from rds_lake.warehouse.connection import Session
@@ -79,12 +78,6 @@ class Watermark:
     def doubled(self) -> int:
         """Rows that it wrote more than once."""
         return sum(count - 1 for count in self.rows.values())
-
-
-@pytest.fixture(scope="module")
-def world(stack: Stack) -> Iterator[World]:
-    with make_world(stack) as made:
-        yield made
 
 
 _count = iter(range(1, 1000))

@@ -20,7 +20,7 @@ import pymysql
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pipeline import STAGES, VALID, World, failures, make_world
+from pipeline import STAGES, VALID, World, failures
 from rooms import Rooms, as_committed, bounded, daily, mysql_table, rooms, table_spec
 
 from rds_lake.errors import PermanentError, SpecError, TransientError
@@ -33,7 +33,6 @@ from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.landing import land
 from rds_lake.lake.manifest import Manifests
 from rds_lake.lake.store import ObjectStore
-from rds_lake.local.stack import Stack
 from rds_lake.plan import Plan, decide, examine, observe
 from rds_lake.quality.inspect import inspect
 from rds_lake.quality.split import DISCARDED_GLUE_COLUMNS, Splitter
@@ -846,12 +845,6 @@ def test_whatever_changes_in_whatever_order_it_is_landed_all_ends_in_step(rooms,
 
 
 # --- through Dagster -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def world(stack: Stack) -> Iterator[World]:
-    with make_world(stack) as made:
-        yield made
 
 
 DAY = "2024-01-05"

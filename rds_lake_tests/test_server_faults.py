@@ -20,22 +20,9 @@ from witness import Content, Subject, Watch, judge
 
 from rds_lake.lake.store import ConflictError, ObjectStore
 from rds_lake.local import stack as local_stack
-from rds_lake.local.stack import Stack
 from rds_lake.resources.services import LakeResource
 
 pytestmark = pytest.mark.stack
-
-
-@pytest.fixture(scope="module")
-def world(stack: Stack) -> Iterator[World]:
-    with make_world(stack) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
-    with workers(tmp_path_factory.mktemp("jobs")) as made:
-        yield made
 
 
 # --- S3 on a bad day ---------------------------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """What the lake can hold and Redshift cannot: such rows are discarded whole, with the reason, and never lost."""
 
-from collections.abc import Iterator
-
 import dagster as dg
 import duckdb
 import pyarrow as pa
@@ -9,23 +7,15 @@ import pytest
 from carrying import by_key, carry, in_warehouse
 from hypothesis import given
 from hypothesis import strategies as st
-from pipeline import World, make_world
 from rooms import bounded, mysql_table, rooms, table_spec
 
 from rds_lake.extract.types import Column, arrow_schema
-from rds_lake.local.stack import Stack
 from rds_lake.quality.fits import ROW_MAX, fit_conditions
 from rds_lake.spec import TableSpec
 
 __all__ = ["mysql_table", "rooms"]
 
 VARCHAR, VARBYTE = 65_535, 1_024_000
-
-
-@pytest.fixture(scope="module")
-def world(stack: Stack) -> Iterator[World]:
-    with make_world(stack) as made:
-        yield made
 
 
 def failed(rooms, journey) -> dict[int, list[str]]:

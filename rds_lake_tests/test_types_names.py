@@ -1,13 +1,9 @@
 """Names of tables and columns: whatever MySQL allows goes through lake, catalog, Athena and warehouse."""
 
-from collections.abc import Iterator
-
 import pytest
 from carrying import athena, carry, in_warehouse
-from pipeline import World, make_world
 from rooms import HOSTILE_NAMES, daily, mysql_table, rooms, table_spec
 
-from rds_lake.local.stack import Stack
 from rds_lake.spec import TableSpec
 from rds_lake.sql import quote
 
@@ -32,12 +28,6 @@ COLUMNS = (
     "1st",
     "é" * 31,
 )
-
-
-@pytest.fixture(scope="module")
-def world(stack: Stack) -> Iterator[World]:
-    with make_world(stack) as made:
-        yield made
 
 
 TABLES = ("order", "Two Words", 'a"b`c', "per%cent %s", "It's; -- no", "Käse 美", "UPPER" * 12)

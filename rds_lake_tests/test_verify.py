@@ -1,14 +1,12 @@
 """`rds-lake verify`: whatever is bent by hand is found and named; where nothing is, nothing is said."""
 
 import json
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 import pytest
-from pipeline import LAKE, World, make_world
+from pipeline import LAKE, World
 
-from rds_lake.local.stack import Stack
 from rds_lake.resources.services import LakeResource, RdsResource, WarehouseResource
 from rds_lake.spec import TableSpec
 from rds_lake.verify import view
@@ -18,12 +16,6 @@ from rds_lake.verify.look import Verdict
 pytestmark = pytest.mark.stack
 
 DAY = "2024-01-03"
-
-
-@pytest.fixture(scope="module")
-def world(stack: Stack) -> Iterator[World]:
-    with make_world(stack) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -1,27 +1,20 @@
 """The audit of other tables than a simple one, beside running syncs, and by its other doors: command line and check."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
 import pytest
-from pipeline import World, make_world
+from pipeline import World
 from test_verify import said, verify
 
 from rds_lake import cli
 from rds_lake.errors import TransientError
-from rds_lake.local.stack import Stack
 from rds_lake.spec import TableSpec
 from rds_lake.verify.look import Look
 
 pytestmark = pytest.mark.stack
-
-
-@pytest.fixture(scope="module")
-def world(stack: Stack) -> Iterator[World]:
-    with make_world(stack) as made:
-        yield made
 
 
 def spec_of(world: World, name: str, columns: str, rows: Any, **more: Any) -> TableSpec:

@@ -1,28 +1,21 @@
 """`rds-lake verify` and `gc` when a table, a manifest or the command line is bad: it is told, and the rest goes on."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pipeline import World, make_world
+from pipeline import World
 from test_verify import audit
 from test_verify_tables import CUT, spec_of
 
 from rds_lake import cli
-from rds_lake.local.stack import Stack
 from rds_lake.spec import TableSpec
 
 pytestmark = pytest.mark.stack
 
 Run = Callable[..., tuple[int, str]]
 COLUMNS = "id INT PRIMARY KEY, at DATETIME, v VARCHAR(9)"
-
-
-@pytest.fixture(scope="module")
-def world(stack: Stack) -> Iterator[World]:
-    with make_world(stack) as made:
-        yield made
 
 
 @pytest.fixture

@@ -99,11 +99,20 @@ def _unpack(site: Site, target: Path) -> None:
             site.run(["dpkg-deb", "-x", str(package), str(work / "root")], log=LOG, remedy=REMEDY)
         if not works(work / "root"):
             raise LocalStackError(f"The MariaDB of this system's packages does not start: {_lacks(work)}.", REMEDY)
-        try:
-            (work / "root").rename(target)
-        except OSError:
-            if not works(target):  # else another stack was quicker
-                raise
+        put_in_place(work / "root", target)
+
+
+def put_in_place(root: Path, target: Path) -> None:
+    """Give an unpacked server its final name, unless another stack was quicker.
+
+    Raises:
+        OSError: the name is taken by something that is no working server.
+    """
+    try:
+        root.rename(target)
+    except OSError:
+        if not works(target):
+            raise
 
 
 class _Apt:

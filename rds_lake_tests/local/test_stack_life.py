@@ -292,3 +292,8 @@ def test_nothing_listens_on_another_address_than_127_0_0_1(running: Stack) -> No
     mine = set().union(*(inodes(pid) for pid in process.offspring(running.home))) & set(everything)
     assert len(mine) == len(SERVICES)
     assert {everything[inode].partition(":")[0] for inode in mine} == {"0100007F"}
+
+
+def test_the_local_mariadb_has_a_temporary_folder_that_no_other_server_empties(running):
+    folder = Path(str(Clients(running.environ).mysql("SELECT @@tmpdir")[0][0]))
+    assert folder.is_relative_to(running.home)

@@ -245,12 +245,13 @@ def _head(reader: _Reader) -> CopyJob:
         reader.position = end + 1
     if not table or not reader.accept("FROM"):
         raise Refused("COPY is 'COPY table FROM 's3://...'' on Redshift: no COPY TO (use UNLOAD) and no COPY (query)")
-    token = reader.take("an address in S3")
-    if token.kind is not Kind.STRING:
+    token = reader.peek()
+    if token is not None and token.kind is not Kind.STRING:
         raise Refused(f"Redshift's COPY reads from S3, not from {token.text}")
-    match = re.fullmatch(r"s3://([^/]+)/(.+)", unquoted_string(token), re.DOTALL)
+    address = reader.string("FROM")
+    match = re.fullmatch(r"s3://([^/]+)/(.+)", address, re.DOTALL)
     if match is None:
-        raise Refused(f"COPY: {token.text} is not an address in S3 (s3://bucket/key)")
+        raise Refused(f"COPY: '{address}' is not an address in S3 (s3://bucket/key)")
     return CopyJob(table=table, columns=columns, bucket=match[1], key=match[2], format="csv")
 
 

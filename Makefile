@@ -17,6 +17,9 @@ define install
 		     $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(1)]'; }
 endef
 
+# With it each process that starts would compile Dagster's modules anew, for some three seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 WORKERS ?= 2
 # Processes that run the tests; each starts servers of its own, which take about 1 GB.
 

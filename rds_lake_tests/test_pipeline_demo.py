@@ -231,6 +231,6 @@ def test_a_sync_that_was_killed_is_taken_up_again(demo: Demo, tmp_path: Path) ->
     with dg.DagsterInstance.from_config(environ["DAGSTER_HOME"]) as instance:
         statuses = Counter(run.status for run in instance.get_runs())
         assert set(statuses) <= {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE}, wait
-        assert statuses[dg.DagsterRunStatus.FAILURE] == was_killed, wait
+        assert statuses[dg.DagsterRunStatus.FAILURE] <= was_killed, wait  # none when killed before the run began
         for pool in ("rds", "warehouse"):
             until(lambda pool=pool: not instance.event_log_storage.get_concurrency_info(pool).claimed_slots)  # type: ignore[misc]

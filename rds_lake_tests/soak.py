@@ -94,10 +94,10 @@ class Figures:
 class Writer(threading.Thread):
     """One connection that writes in transactions until it is told to stop."""
 
-    def __init__(self, url: str, seed: int, figures: Figures, stop: threading.Event) -> None:
-        super().__init__(name=f"writer {seed}")
-        self.url, self.random, self.figures, self.stop = url, random.Random(seed), figures, stop
-        self.number = seed * 10_000_000
+    def __init__(self, url: str, seed: int, place: int, figures: Figures, stop: threading.Event) -> None:
+        super().__init__(name=f"writer {place}")
+        self.url, self.random, self.figures, self.stop = url, random.Random(f"{seed} {place}"), figures, stop
+        self.number = place * 100_000_000  # no two writers take the same key, and all are an INT
         self.error: BaseException | None = None
 
     def run(self) -> None:
@@ -201,12 +201,12 @@ class Soak:
         self.fill()
         stop = threading.Event()
         url = self.environ["RDS_LAKE_SOURCE_URL"]
-        writers = [Writer(url, self.seed * 10 + number, self.figures, stop) for number in range(1, 5)]
+        writers = [Writer(url, self.seed, place, self.figures, stop) for place in range(1, 5)]
         for writer in writers:
             writer.start()
         try:
             ends = time.monotonic() + seconds
-            while time.monotonic() < ends:
+            while time.monotonic() < ends and not any(writer.error for writer in writers):
                 self.sync(killed=self.random.random() < KILLED)
         finally:
             stop.set()

@@ -232,7 +232,9 @@ def accounted_result(
     """Whether the batches of three stages add up, partition by partition, and were made from one another."""
     bad = unaccounted(landed, staged, discarded)
     totals = [sum(item.rows for item in stage.values()) for stage in (landed, staged, discarded)]
-    found = f"{totals[0]:,} landed = {totals[1]:,} staged + {totals[2]:,} discarded in {len(landed):,} partitions"
+    found = (
+        f"{totals[0]:,} landed = {totals[1]:,} staged + {totals[2]:,} discarded in {counted(len(landed), 'partition')}"
+    )
     if bad:
         found = f"{len(bad):,} of {len(landed):,} partitions do not add up, the first is {bad[0]}. Materialise staging."
     return AssetCheckResult(
@@ -363,7 +365,7 @@ def in_step_result(
     }
     superseded = sum(batch.rows - rows.get(key, 0) for key, batch in staged.items() if key not in bad)
     held = sum(rows.get(key, 0) for key in staged)
-    found = f"{held:,} rows in {len(staged):,} partitions, as staged"
+    found = f"{counted(held, 'row')} in {counted(len(staged), 'partition')}, as staged"
     if superseded:
         found += f"; {superseded:,} staged rows have a newer version in another partition"
     if bad:

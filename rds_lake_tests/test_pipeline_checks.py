@@ -116,8 +116,8 @@ def test_every_check_passes_in_one_line_and_landings_report_lists_what_is_bad(wo
 
 def test_a_run_of_one_partition_checks_that_partition(world: World, synced: TableSpec) -> None:
     lines = {name: result.description for name, result in world.check(synced, DAY).items()}
-    assert lines["orders_staging.accounted_for"] == "100 landed = 97 staged + 3 discarded in 1 partitions"
-    assert lines["orders_warehouse.in_step"] == "97 rows in 1 partitions, as staged"
+    assert lines["orders_staging.accounted_for"] == "100 landed = 97 staged + 3 discarded in 1 partition"
+    assert lines["orders_warehouse.in_step"] == "97 rows in 1 partition, as staged"
     assert lines["orders_staging.unique_key"] == "order_id is unique in all 97 rows"
 
 

@@ -18,6 +18,7 @@ from rds_lake.extract.values import checksummed
 from rds_lake.partitions import Window
 from rds_lake.spec import TableSpec
 from rds_lake.sql import quote, quote_all
+from rds_lake.wording import counted
 
 EMPTY = "0"
 """The fingerprint of no rows."""
@@ -111,7 +112,7 @@ def refuse_nulls(connection: Connection, spec: TableSpec) -> None:
     count = _count(connection, spec, "{0} IS NULL")
     example = ", ".join(f"{name} = {value!r}" for name, value in zip(spec.key, some[0], strict=False))
     raise SpecError(
-        f"{spec.table}: {count:,} rows have no value in the cursor '{spec.cursor.column}'"
+        f"{spec.table}: {counted(count, 'row has', 'rows have')} no value in the cursor '{spec.cursor.column}'"
         + (f", one of them the row with {example}." if example else "."),
         "Fill it at the source, or set cursor.nulls to include (they go with the first partition) or exclude (they are "
         f"left out and reported) in defs/{spec.table}/defs.yaml.",

@@ -18,6 +18,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -27,6 +28,8 @@ from dataclasses import asdict, dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 SCRATCH = "scratch"
 """The jobs' folder for temporary files, in the folder of their records."""
@@ -436,17 +439,30 @@ def _shorten_timeouts(seconds: float) -> None:
 
 
 def _serve() -> None:
-    import duckdb  # noqa: F401 - imported once, before the forks
-    import pyarrow.parquet  # noqa: F401
-
-    import rds_lake.sync  # noqa: F401
-
+    _warm_up()
     answers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"start": _start, "wait": _wait}
     for line in sys.stdin:
         words = json.loads(line)
         answer = answers["start" if "start" in words else "wait"](words)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
+
+
+def _warm_up() -> None:
+    """Import, before the forks, what a job would import first: a second for each of them."""
+    import dagster._core.execution.execute_in_process  # noqa: F401
+    import duckdb  # noqa: F401
+    import pandas as pd  # noqa: F401 - pyarrow looks for it
+    import pyarrow.dataset  # noqa: F401
+    import rich.console  # noqa: F401 - Dagster's log
+    from pipeline import write_dagster_home
+
+    from rds_lake.event_log import open_dagster_instance
+
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", str(write_dagster_home(Path(folder) / "dagster")))
+        with open_dagster_instance():
+            pass
 
 
 def _start(words: dict[str, Any]) -> dict[str, Any]:

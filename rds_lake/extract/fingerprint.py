@@ -1,10 +1,10 @@
 """The fingerprint: count and order-independent checksum of the source's rows, one per partition.
 
-For a table with a cursor it covers key and cursor, which InnoDB answers from the cursor's index alone (a secondary
-index carries the primary key); for a table without one it covers every column. Late rows, back-dated edits and hard
-deletes all change it. Sums, not XOR: two equal rows would cancel each other out, and so would two keys that swap their
-cursor values, because CRC32 is linear. For the same reason a second CRC32 of the same text would add nothing; of the
-text read backwards it adds 32 bits (docs/decisions/0005-a-fingerprint-of-64-bits.md).
+For a table with a cursor and a key it covers both, which InnoDB answers from the cursor's index alone (a secondary
+index carries the primary key); for a table that lacks one of them it covers every column. Late rows, back-dated edits
+and hard deletes all change it. Sums, not XOR: two equal rows would cancel each other out, and so would two keys that
+swap their cursor values, because CRC32 is linear. For the same reason a second CRC32 of the same text would add
+nothing; of the text read backwards it adds 32 bits (docs/decisions/0005-a-fingerprint-of-64-bits.md).
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,6 +29,11 @@ def version(count: int, checksum: int | None) -> str:
     return f"{count}-{int(checksum):x}" if count and checksum is not None else EMPTY
 
 
+def rows_of(fingerprint: str) -> int:
+    """How many rows a fingerprint counts."""
+    return int(fingerprint.partition("-")[0])
+
+
 def _checksum(values: Iterable[str]) -> str:
     named = list(values)
     # QUOTE tells NULL from the text NULL, and keeps ('a,b') apart from ('a', 'b').
@@ -47,8 +52,10 @@ def of_partitions(
     """
     cursor, partitioning = cut(spec)
     column = quote(cursor.column, "mysql")
-    known = {item.name: checksummed(item) for item in columns if item.name in spec.key}
-    covered = [*(known.get(name, quote(name, "mysql")) for name in spec.key), column]
+    known = {item.name: checksummed(item) for item in columns}
+    # Without a key, two rows of one cursor value are told apart by nothing less than all of them.
+    told_by = spec.key or [name for name in known if name != cursor.column]
+    covered = [*(known.get(name, quote(name, "mysql")) for name in told_by), column]
     rows = query(
         connection,
         f"SELECT {mysql_key(spec)} AS k, {_checksum(covered)} FROM {quote(spec.source_name, 'mysql')} "

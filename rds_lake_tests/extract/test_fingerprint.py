@@ -108,6 +108,17 @@ def test_different_rows_of_a_keyless_table_have_different_fingerprints(rooms, my
     assert whole(rooms, mysql_table(columns, rows=one)) != whole(rooms, mysql_table(columns, rows=other))
 
 
+def test_without_a_key_a_row_that_takes_the_place_of_another_one_shows_although_the_cursor_is_the_same(
+    rooms, mysql_table
+):
+    table = mysql_table("at DATETIME, what VARCHAR(9), KEY (at)", rows=[(f"{DAY} 10:00:00", what) for what in "ab"])
+    before = keyed(rooms, table, key=[])
+    rooms.sql(f"UPDATE {table} SET what = 'c' WHERE what = 'a'")
+    after = keyed(rooms, table, key=[])
+    assert after != before
+    assert [value.partition("-")[0] for value in after.values()] == ["2"]
+
+
 @pytest.mark.parametrize(
     ("kind", "one", "other"),
     [

@@ -52,6 +52,11 @@ class BatchWriter:
         if self._spool.full:
             self._send(self._close(self._spool), self._spool)
 
+    @property
+    def rows(self) -> int:
+        """The rows that were written so far."""
+        return sum(file.rows for file in self._files) + (self._spool.rows if self._spool else 0)
+
     def settle(self) -> None:
         """Let go of the memory that rows take which wait to be written: a batch may itself wait to be sent."""
         if self._spool is not None:

@@ -19,9 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rds_lake.cursors import Bound, bound, cut, moment_of
+from rds_lake.errors import PermanentError
 from rds_lake.extract.carry import carry
 from rds_lake.extract.contract import Shape
-from rds_lake.extract.fingerprint import EMPTY
+from rds_lake.extract.fingerprint import EMPTY, rows_of
 from rds_lake.extract.snapshot import Snapshot
 from rds_lake.extract.types import arrow_schema
 from rds_lake.lake.agreement import agree
@@ -130,12 +131,14 @@ class _Landing:
 
     def run(self) -> dict[str, Landed]:
         with ThreadPoolExecutor(CONCURRENCY) as pool:
+            known: dict[str, str] = {}
             for fingerprints, rows in self._reads():
+                known |= fingerprints
                 for partition, batches in rows:
-                    self._hand_over(pool, partition, fingerprints.get(partition, EMPTY), batches)
+                    self._hand_over(pool, partition, known.get(partition, EMPTY), batches)
             for partition in self._partitions:
                 if partition not in self._jobs:
-                    self._hand_over(pool, partition, EMPTY, ())
+                    self._hand_over(pool, partition, known.get(partition, EMPTY), ())
             return {partition: self._jobs[partition].result() for partition in self._partitions}
 
     def _hand_over(
@@ -145,6 +148,7 @@ class _Landing:
         writer = self._writer(partition, fingerprint)
         try:
             details = self._fill(writer, batches)
+            self._check_count(partition, fingerprint, writer.rows)
             self._raise_early()
             self._slots.acquire()
             self._jobs[partition] = pool.submit(self._commit, partition, writer, details)
@@ -184,6 +188,16 @@ class _Landing:
             shape=self._shape.digest,
         )
         return BatchWriter(self._store, self._keys, draft, self._schema)
+
+    def _check_count(self, partition: str, fingerprint: str, read: int) -> None:
+        """The source counted the rows in the same snapshot: whatever cut the read short, it does not go unnoticed."""
+        counted = rows_of(fingerprint)
+        if read != counted:
+            raise PermanentError(
+                f"{self._snapshot.spec.table} {partition}: the source counts {counted:,} rows, and {read:,} were read.",
+                "Nothing was changed in this partition. Look for what lets the source answer with fewer rows or others "
+                "(a view that is not the same each time, a proxy, a limit), then sync again.",
+            )
 
     def _raise_early(self) -> None:
         """End the reading as soon as a batch could not be sent."""

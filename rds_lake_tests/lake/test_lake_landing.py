@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rooms import bounded, daily, record_batch, table_spec
 
-from rds_lake.errors import SpecError, TransientError
+from rds_lake.errors import PermanentError, SpecError, TransientError
 from rds_lake.extract.snapshot import open_snapshot
 from rds_lake.extract.types import Column, arrow_schema
 from rds_lake.lake.agreement import agree
@@ -140,6 +140,18 @@ def test_a_format_that_cannot_carry_a_column_is_refused_before_anything_is_read(
     with pytest.raises(SpecError, match="'v' is binary"):
         landed(rooms, spec, ["all"])
     assert rooms.keys(f"{spec.table}/") == []
+
+
+def test_an_answer_with_fewer_rows_than_the_source_counts_is_not_landed(rooms, mysql_table):
+    spec = daily(mysql_table(COLUMNS, rows=lines()))
+    first, last = sorted(landed(rooms, spec, ["2024-01-01"]) | {"2024-01-02": None})
+    before = rooms.keys(f"{spec.table}/")
+    with open_snapshot(rooms.source, spec) as snapshot:
+        with snapshot.connection.cursor() as cursor:
+            cursor.execute("SET SESSION sql_select_limit = 1")
+        with pytest.raises(PermanentError, match=r"2024-01-01: the source counts 10 rows, and 1 were read\. Nothing"):
+            land(snapshot, rooms.store, [first, last])
+    assert rooms.keys(f"{spec.table}/") == before
 
 
 def test_a_batch_that_cannot_be_committed_ends_the_landing_and_leaves_no_temporary_file_open(

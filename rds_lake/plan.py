@@ -20,7 +20,7 @@ from rds_lake.extract.source import Source, SourceTable
 from rds_lake.lake.agreement import present_shape
 from rds_lake.lake.keys import WHOLE_TABLE, TableKeys
 from rds_lake.lake.layout import check_layout, check_partitions
-from rds_lake.lake.manifest import Manifest, Manifests
+from rds_lake.lake.manifest import LOADED_FROM, Manifest, Manifests, lake_state
 from rds_lake.lake.store import ObjectStore
 from rds_lake.partitions import Window
 from rds_lake.quality.rules import Lookup, compile_rules
@@ -28,6 +28,7 @@ from rds_lake.quality.split import needed_lookups
 from rds_lake.spec import LAKE_STAGES, TableSpec
 from rds_lake.warehouse import ledger
 from rds_lake.warehouse.connection import Warehouse
+from rds_lake.warehouse.statements import Target
 
 Kind = Literal["full", "recent", "bounded"]
 """How much an observation looks at: everything, what may have changed lately, or what a person asked for."""
@@ -172,6 +173,7 @@ class Standing:
         unarchived: the partitions whose current landed files are still in `landing`.
         rules: digest of the rules as they are now.
         reshaped: the loaded partitions that were landed in other columns than they would be now.
+        moved_on: the loaded partitions of which the lake does not hold what was loaded: a run ended between the two.
         schema: how the source's columns differ from the agreed ones, in words.
     """
 
@@ -180,6 +182,7 @@ class Standing:
     unarchived: frozenset[str]
     rules: str
     reshaped: frozenset[str] = frozenset()
+    moved_on: frozenset[str] = frozenset()
     schema: tuple[str, ...] = ()
 
 
@@ -192,16 +195,22 @@ def examine(source: Source, store: ObjectStore, warehouse: Warehouse, spec: Tabl
     shape, is_agreed = present_shape(store, spec, table)
     keys = TableKeys.of(spec)
     manifests = Manifests(store, keys)
-    stages: list[set[str]] = [set(manifests.partitions(stage)) for stage in LAKE_STAGES]
+    etags = {stage: manifests.partitions(stage) for stage in LAKE_STAGES}
+    complete = frozenset(set.intersection(*map(set, etags.values())))
     with warehouse.connect() as session:
-        loaded = ledger.read(session, spec.table)
+        loaded = ledger.held(session, Target(spec, shape.columns))
     check_partitions(spec, loaded, "the warehouse's ledger")
     return Standing(
         loaded=loaded,
-        complete=frozenset(set.intersection(*stages)),
+        complete=complete,
         unarchived=_unarchived(store, keys, manifests),
         rules=rules_digest(source, spec, replace(table, columns=shape.columns)),
         reshaped=_reshaped(manifests, loaded, shape, is_agreed=is_agreed),
+        moved_on=frozenset(
+            key
+            for key in complete & loaded.keys()
+            if loaded[key].lake not in {None, lake_state(etags[stage][key] for stage in LOADED_FROM)}
+        ),
         schema=(*shape.changes, *shape.ignored),
     )
 
@@ -291,6 +300,7 @@ def decide(fingerprints: Mapping[str, str], standing: Standing) -> Plan:
         or (entry := standing.loaded.get(key)) is None
         or entry.fingerprint != fingerprint
         or key in standing.reshaped
+        or key in standing.moved_on
     }
     resume = {
         key

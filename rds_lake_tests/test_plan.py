@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rooms import bounded, daily, mysql_table, refit, rooms, table_spec
 
+from rds_lake.assets.warehouse import accounted_batches
 from rds_lake.errors import SpecError
 from rds_lake.extract.snapshot import open_snapshot
 from rds_lake.lake.archive import copy_to_archive, vacate_landing
@@ -137,8 +138,8 @@ class Pipeline:
             vacate_landing(self.rooms.store, self.keys, landed, copy.manifest)
 
     def load(self, days):
-        staged = [self.manifests.require("staging", day).manifest for day in days]
-        load(self.rooms.warehouse, self.rooms.store, self.spec, staged)
+        staged, states = accounted_batches(self.manifests, days)
+        load(self.rooms.warehouse, self.rooms.store, self.spec, staged, states=states)
 
     def all(self, days):
         for step in (self.land, self.split, self.archive, self.load):
@@ -164,6 +165,48 @@ def test_a_table_goes_from_all_to_do_to_nothing_to_do_and_back_for_what_changed(
     assert pipeline.plan() == Plan((), DAYS)
 
 
+def test_a_lake_that_has_moved_on_without_the_warehouse_is_noticed_although_the_source_is_as_it_was_loaded(
+    rooms, mysql_table
+):
+    pipeline = Pipeline(rooms, mysql_table)
+    pipeline.all(DAYS)
+    for steps in ([pipeline.land], [pipeline.land, pipeline.split, pipeline.archive]):
+        rooms.sql(f"DELETE FROM {pipeline.table} WHERE id = 2")
+        for step in steps:
+            step([DAYS[1]])  # and then the run dies
+        rooms.sql(f"INSERT INTO {pipeline.table} VALUES (2, '2024-01-02 10:00:00', 'ok')")
+        assert pipeline.plan() == Plan((DAYS[1],), ())
+        pipeline.all([DAYS[1]])
+        assert pipeline.plan().nothing
+    rooms.sql(f"DELETE FROM {pipeline.lookup}")
+    rooms.sql(f"INSERT INTO {pipeline.lookup} VALUES ('bad')")
+    pipeline.split(DAYS[2:])
+    rooms.sql(f"UPDATE {pipeline.lookup} SET v = 'ok'")
+    assert pipeline.plan() == Plan(DAYS[2:], ())
+
+
+def test_to_do_anything_again_that_changes_nothing_leaves_nothing_to_do(rooms, mysql_table):
+    pipeline = Pipeline(rooms, mysql_table)
+    pipeline.all(DAYS)
+    for step in (pipeline.land, pipeline.split, pipeline.archive, pipeline.load):
+        step(DAYS)
+        assert pipeline.plan().nothing
+
+
+def test_a_target_that_is_another_one_or_is_gone_holds_nothing(rooms, mysql_table):
+    pipeline = Pipeline(rooms, mysql_table)
+    pipeline.all(DAYS)
+    old = pipeline.spec
+    pipeline.spec = old.model_copy(update={"warehouse": old.warehouse.model_copy(update={"table": f"{old.table}_new"})})
+    assert pipeline.plan() == Plan(DAYS, ())
+    pipeline.load(DAYS[:1])
+    assert pipeline.plan() == Plan(DAYS[1:], ())
+    pipeline.load(DAYS[1:])
+    assert pipeline.plan().nothing
+    rooms.ask(f'DROP TABLE public."{old.table}_new"')
+    assert pipeline.plan() == Plan(DAYS, ())
+
+
 def test_deleted_rows_are_noticed_even_when_the_partition_has_none_left(rooms, mysql_table):
     pipeline = Pipeline(rooms, mysql_table)
     pipeline.all(DAYS)
@@ -177,11 +220,13 @@ def test_deleted_rows_are_noticed_even_when_the_partition_has_none_left(rooms, m
 
 def test_files_left_in_landing_are_noticed_and_orphans_of_other_batches_are_not(rooms, mysql_table):
     pipeline = Pipeline(rooms, mysql_table)
-    for step in (pipeline.land, pipeline.split, pipeline.load):
+    for step in (pipeline.land, pipeline.split):
         step(DAYS)
     pipeline.archive(DAYS[:2])
+    pipeline.load(DAYS)
     assert pipeline.plan() == Plan((DAYS[2],), ())
     pipeline.archive(DAYS[2:])
+    pipeline.load(DAYS[2:])
     rooms.store.put(pipeline.keys.part("landing", DAYS[0], "orphan", 0, "parquet"), b"x")
     assert pipeline.plan().nothing
     batch = pipeline.manifests.require("landing", DAYS[0]).manifest.batch

@@ -18,13 +18,11 @@ from rds_lake.assets.common import (
 )
 from rds_lake.errors import PermanentError
 from rds_lake.lake.keys import TableKeys
-from rds_lake.lake.manifest import Manifest, Manifests, unaccounted
+from rds_lake.lake.manifest import LOADED_FROM, Committed, Manifest, Manifests, lake_state, unaccounted
 from rds_lake.lake.store import side_by_side
 from rds_lake.resources.services import LakeResource, ProgressResource, WarehouseResource
 from rds_lake.spec import Stage, TableSpec
 from rds_lake.warehouse.load import load
-
-_BESIDE_STAGING: tuple[Stage, ...] = ("landing", "discarded")
 
 SHOWN_SQL = 600
 """Characters of a statement that the UI shows; the ledger's INSERT grows with the partitions."""
@@ -47,8 +45,8 @@ def warehouse_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinitio
     ) -> None:
         partitions = partitions_of(context, spec)
         with failures():
-            staged = accounted_batches(Manifests(lake.store(), TableKeys.of(spec)), partitions)
-            done = load(warehouse.warehouse(), lake.store(), spec, staged, context.log.warning)
+            staged, states = accounted_batches(Manifests(lake.store(), TableKeys.of(spec)), partitions)
+            done = load(warehouse.warehouse(), lake.store(), spec, staged, context.log.warning, states=states)
         for line in done.migrated:
             context.log.warning(f"The warehouse table {spec.warehouse_name} was altered: {line}.")
         progress.of(name, len(partitions))(len(partitions))
@@ -75,26 +73,29 @@ def warehouse_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinitio
     return loaded
 
 
-def accounted_batches(manifests: Manifests, partitions: Sequence[str]) -> list[Manifest]:
+def accounted_batches(manifests: Manifests, partitions: Sequence[str]) -> tuple[list[Manifest], dict[str, str]]:
     """The staging batches of some partitions, provided that they account for every landed row.
+
+    With them, by partition, the state of the lake that they belong to: the ledger keeps it, so that a sync sees when
+    the lake has moved on without the warehouse.
 
     The blocking check says the same, but only to its own run; a load that is asked for alone must not slip past it.
 
     Raises:
         PermanentError: a partition has no staging batch, or its batches do not add up.
     """
-    found = side_by_side(lambda key: manifests.require("staging", key).manifest, partitions)
-    staged = dict(zip(partitions, found, strict=True))
-    landed, discarded = (
-        {key: item.manifest for key, item in manifests.read_all(stage, partitions).items()} for stage in _BESIDE_STAGING
-    )
+    required = side_by_side(lambda key: manifests.require("staging", key), partitions)
+    found: dict[Stage, dict[str, Committed]] = {"staging": dict(zip(partitions, required, strict=True))}
+    found |= {stage: manifests.read_all(stage, partitions) for stage in LOADED_FROM if stage != "staging"}
+    landed, staged, discarded = ({key: item.manifest for key, item in found[stage].items()} for stage in LOADED_FROM)
     if bad := unaccounted(landed, staged, discarded):
         table = staged[bad[0]].table
         raise PermanentError(
             f"{table}: the partition {bad[0]} is not accounted for: its landed rows are not all staged or discarded.",
             f"Materialise {table}_staging for it again, then load it.",
         )
-    return list(staged.values())
+    states = {key: lake_state(found[stage][key].etag for stage in LOADED_FROM) for key in partitions if key in landed}
+    return list(staged.values()), states
 
 
 def _shown(statements: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ It has the form of Redshift's own COPY manifest (`entries` with `url`, `mandator
 load can use it as it is, and says beside that what the batch holds. `docs/manifest.md` describes each field.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -177,6 +178,19 @@ class Committed:
 
     manifest: Manifest
     etag: str
+
+
+def lake_state(etags: Iterable[str]) -> str:
+    """What identifies the state of the lake that a load takes.
+
+    Args:
+        etags: of the manifests that it rests on, in the order of `LOADED_FROM`.
+    """
+    return hashlib.sha256(" ".join(etags).encode()).hexdigest()[:32]
+
+
+LOADED_FROM: tuple[Stage, ...] = ("landing", "staging", "discarded")
+"""The stages that account for a loaded partition; the archive holds landing's files, whose manifest says where."""
 
 
 def unaccounted(

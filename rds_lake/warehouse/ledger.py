@@ -11,12 +11,11 @@ from rds_lake.warehouse import statements
 from rds_lake.warehouse.connection import Session
 from rds_lake.warehouse.statements import (
     LEDGER,
-    READ_LEDGER,
     READ_LOADS,
-    READ_OLD_LEDGER,
     READ_SHAPES,
     Target,
     present_columns,
+    read_ledger,
 )
 
 ROWS_AT_ONCE = 1000
@@ -34,6 +33,9 @@ class Entry:
         staged: rows of the staging batch.
         loaded: rows of the target in the partition's window, right after the load.
         shape: digest of the columns that it was landed in; None when an earlier version loaded it.
+        target: schema and table that it was loaded into; None as above.
+        lake: the state of the lake that it was loaded from (`rds_lake.lake.manifest.lake_state`); None as above, or
+            when the load did not say.
     """
 
     batch: str
@@ -42,6 +44,8 @@ class Entry:
     staged: int
     loaded: int
     shape: str | None = None
+    target: str | None = None
+    lake: str | None = None
 
 
 def read(session: Session, table: str) -> dict[str, Entry]:
@@ -49,8 +53,15 @@ def read(session: Session, table: str) -> dict[str, Entry]:
     columns = {row[0] for row in session.execute(present_columns(), tuple(LEDGER.split(".")))}
     if not columns:
         return {}
-    text = READ_LEDGER if "shape" in columns else READ_OLD_LEDGER
-    return {row[0]: Entry(*row[1:]) for row in session.execute(text, (table,))}
+    return {row[0]: Entry(*row[1:]) for row in session.execute(read_ledger(columns), (table,))}
+
+
+def held(session: Session, target: Target) -> dict[str, Entry]:
+    """What a target holds, by partition: nothing if the table is not there, nothing that went into another one."""
+    entries = read(session, target.spec.table)
+    if not session.execute(present_columns(), (target.schema, target.spec.warehouse_name.lower())):
+        return {}
+    return {key: entry for key, entry in entries.items() if entry.target in {None, target.place}}
 
 
 def doubt(session: Session, table: str, partitions: Sequence[str]) -> None:

@@ -11,21 +11,22 @@ transaction; the target itself is made fit for all of them before it begins (`rd
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from rds_lake.cursors import key_of_start
+from rds_lake.cursors import cut, key_of_start
 from rds_lake.errors import PermanentError, TransientError
 from rds_lake.extract.contract import layout
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifest, Manifests
 from rds_lake.lake.store import ConflictError, ObjectStore
+from rds_lake.partitions import Window
 from rds_lake.spec import TableSpec
 from rds_lake.warehouse import ledger
 from rds_lake.warehouse.connection import CollisionError, Session, Warehouse
 from rds_lake.warehouse.migrate import prepare_ledger, prepare_target
-from rds_lake.warehouse.statements import FORGET_ROWS, READ_ECLIPSED, Target, forget, merge_windows, remember
+from rds_lake.warehouse.statements import FORGET_ROWS, Target, forget, merge_windows, remember
 
 ATTEMPTS = 3
 """How often a load is tried when the connection breaks or another transaction is in the way."""
@@ -72,6 +73,8 @@ def load(
     spec: TableSpec,
     staged: Sequence[Manifest],
     report: Callable[[str], None] = lambda _: None,
+    *,
+    states: Mapping[str, str | None] | None = None,
 ) -> Loaded:
     """Load the staged batches of some partitions of one table.
 
@@ -81,6 +84,7 @@ def load(
         spec: the table's YAML.
         staged: the batches; at least one.
         report: told in words when an attempt is repeated.
+        states: for each partition, the state of the lake that its batch belongs to, for the ledger.
 
     Raises:
         PermanentError: COPY brought other rows than the manifests promise, or Redshift refused a row. Nothing was
@@ -90,7 +94,7 @@ def load(
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return _attempt(warehouse, store, spec, staged, asked=attempt > 1)
+            return _attempt(warehouse, store, spec, staged, states or {}, asked=attempt > 1)
         except ConflictError:
             raise  # the batches themselves are out of date: only who read them can read them again
         except TransientError as error:
@@ -115,20 +119,26 @@ def _write_load_manifest(store: ObjectStore, spec: TableSpec, staged: Sequence[M
     return store.url(key)
 
 
-def _grouped(store: ObjectStore, spec: TableSpec, staged: Sequence[Manifest]) -> list[_Group]:
-    """The batches by their columns, those with the most columns first."""
+def _grouped(store: ObjectStore, spec: TableSpec, staged: Sequence[Manifest], first: int = 0) -> list[_Group]:
+    """The batches by their columns, those with the most columns first; their temporary tables count from `first`."""
     kinds: dict[tuple[tuple[str, str, str], ...], list[Manifest]] = {}
     for manifest in staged:
         kinds.setdefault(layout(manifest.columns), []).append(manifest)
     ordered = sorted(kinds.values(), key=lambda batches: -len(batches[0].columns))
     return [
         _Group(Target(spec, batches[0].columns, number), tuple(batches), _write_load_manifest(store, spec, batches))
-        for number, batches in enumerate(ordered)
+        for number, batches in enumerate(ordered, first)
     ]
 
 
 def _attempt(
-    warehouse: Warehouse, store: ObjectStore, spec: TableSpec, staged: Sequence[Manifest], *, asked: bool
+    warehouse: Warehouse,
+    store: ObjectStore,
+    spec: TableSpec,
+    staged: Sequence[Manifest],
+    states: Mapping[str, str | None],
+    *,
+    asked: bool,
 ) -> Loaded:
     groups = _grouped(store, spec, staged)
     target = groups[0].target
@@ -146,15 +156,20 @@ def _attempt(
                 rows = _count(session, target, staged)
                 return Loaded(rows, tuple(session.statements), _copied_from(groups), repeated=True, migrated=migrated)
             _check_current(store, spec, staged)
-            if eclipsed := _eclipsed(session, store, target, staged):
-                staged = [*staged, *eclipsed]
-                groups = _grouped(store, spec, staged)
-            for group in groups:
-                _copy(session, group, warehouse.iam_role)
-            _exchange(session, groups, staged)
+            eclipsed = _eclipsed(session, spec, staged)
+            if eclipsed:
+                session.execute(*target.keep_keys(_windows(spec, staged)))
+            _take(session, groups, warehouse.iam_role)
+            if eclipsed and session.execute(target.count_lost_keys()) != [(0,)]:
+                back = _staged_before(store, target, eclipsed)
+                brought = _grouped(store, spec, back, len(groups))
+                if brought:
+                    _take(session, brought, warehouse.iam_role)
+                groups, staged = [*groups, *brought], [*staged, *back]
+                states = {**{key: entry.lake for key, entry in eclipsed.items()}, **states}
             rows = _count(session, target, staged)
             for group in groups:
-                _record(session, spec, group.batches, rows, group.copy_from)
+                _record(session, spec, group, rows, states)
         return Loaded(rows, tuple(session.statements), _copied_from(groups), migrated=migrated)
 
 
@@ -162,11 +177,14 @@ def _copied_from(groups: Sequence[_Group]) -> str | None:
     return ", ".join(group.copy_from for group in groups if group.copy_from) or None
 
 
-def _copy(session: Session, group: _Group, iam_role: str) -> None:
-    session.execute(group.target.create_incoming())
-    if group.copy_from:
-        session.execute(group.target.copy(group.copy_from, iam_role))
-    _check_copied(session, group.target, group.batches)
+def _take(session: Session, groups: Sequence[_Group], iam_role: str) -> None:
+    """COPY some batches, and put their rows in the place of what the target holds of their partitions."""
+    for group in groups:
+        session.execute(group.target.create_incoming())
+        if group.copy_from:
+            session.execute(group.target.copy(group.copy_from, iam_role))
+        _check_copied(session, group.target, group.batches)
+    _exchange(session, groups)
 
 
 def _already(session: Session, spec: TableSpec, staged: Sequence[Manifest]) -> bool:
@@ -187,27 +205,31 @@ def _check_current(store: ObjectStore, spec: TableSpec, staged: Sequence[Manifes
             )
 
 
-def _eclipsed(session: Session, store: ObjectStore, target: Target, staged: Sequence[Manifest]) -> list[Manifest]:
-    """Loaded batches of other partitions with rows that the target does not hold, because it held newer ones.
+def _eclipsed(session: Session, spec: TableSpec, staged: Sequence[Manifest]) -> dict[str, ledger.Entry]:
+    """Loaded partitions, other than those to load, with rows that the target does not hold: it held newer ones.
 
-    A key whose cursor is moved back leaves one partition for an earlier one. When the earlier one is loaded first, its
-    row gives way to the newer one in the partition that the key has left; the load that takes that one away has to
-    bring the row back. Only where the source keeps the key unique: elsewhere rows give way for good. A batch
-    of a time when the key was no text, or was one, is left out: nothing compares the two, and as it lies under another
-    shape, it is landed again.
+    When a load takes a newest version away, an older one that gave way to it has to come back: of a key whose cursor
+    is moved back, of which the earlier partition was loaded first, or of one that the source holds more than once.
     """
-    if target.spec.partitioning is None or not all(manifest.source_unique for manifest in staged):
-        return []
+    if spec.partitioning is None or not spec.key:
+        return {}
     loading = {manifest.partition for manifest in staged}
-    found = {
-        partition: batch
-        for partition, batch in session.execute(READ_ECLIPSED, (target.spec.table,))
-        if partition not in loading
+    return {
+        key: entry
+        for key, entry in ledger.read(session, spec.table).items()
+        if entry.loaded < entry.staged and key not in loading
     }
-    present = Manifests(store, TableKeys.of(target.spec)).read_all("staging", sorted(found))
-    batches = [present[partition].manifest for partition in found if partition in present]
-    texts = target.text_keys
-    return [m for m in batches if m.batch == found[m.partition] and Target(target.spec, m.columns).text_keys == texts]
+
+
+def _staged_before(store: ObjectStore, target: Target, eclipsed: Mapping[str, ledger.Entry]) -> list[Manifest]:
+    """The batches that those partitions were loaded from, where they are still the current ones.
+
+    A batch of a time when the key was no text, or was one, is left out: nothing compares the two, and as it lies under
+    another shape, it is landed again.
+    """
+    present = Manifests(store, TableKeys.of(target.spec)).read_all("staging", sorted(eclipsed))
+    batches = [item.manifest for key, item in present.items() if item.manifest.batch == eclipsed[key].batch]
+    return [batch for batch in batches if Target(target.spec, batch.columns).text_keys == target.text_keys]
 
 
 def _check_copied(session: Session, target: Target, staged: Sequence[Manifest]) -> None:
@@ -220,16 +242,21 @@ def _check_copied(session: Session, target: Target, staged: Sequence[Manifest]) 
         )
 
 
-def _exchange(session: Session, groups: Sequence[_Group], staged: Sequence[Manifest]) -> None:
+def _windows(spec: TableSpec, staged: Sequence[Manifest]) -> list[Window]:
+    _, partitioning = cut(spec)
+    return merge_windows([partitioning.window(manifest.partition) for manifest in staged])
+
+
+def _exchange(session: Session, groups: Sequence[_Group]) -> None:
     target = groups[0].target
-    partitioning = target.spec.partitioning
-    if partitioning is None:
-        session.execute(target.delete_all())
-    else:
-        for window in merge_windows([partitioning.window(manifest.partition) for manifest in staged]):
+    is_cut = target.spec.partitioning is not None
+    if is_cut:
+        for window in _windows(target.spec, [manifest for group in groups for manifest in group.batches]):
             session.execute(*target.delete_window(window))
+    else:
+        session.execute(target.delete_all())
     for group in groups:
-        if partitioning is not None and target.spec.key:
+        if is_cut and target.spec.key:
             for start, rows in session.execute(group.target.count_older()):
                 session.execute(FORGET_ROWS, (rows, rows, target.spec.table, key_of_start(target.spec, start)))
             session.execute(group.target.delete_older())
@@ -241,16 +268,16 @@ def _count(session: Session, target: Target, staged: Sequence[Manifest]) -> dict
 
 
 def _record(
-    session: Session, spec: TableSpec, staged: Sequence[Manifest], rows: dict[str, int], copy_from: str | None
+    session: Session, spec: TableSpec, group: _Group, rows: Mapping[str, int], states: Mapping[str, str | None]
 ) -> None:
     now = datetime.now(UTC).replace(tzinfo=None)
-    for start in range(0, len(staged), ledger.ROWS_AT_ONCE):
-        some = staged[start : start + ledger.ROWS_AT_ONCE]
+    for start in range(0, len(group.batches), ledger.ROWS_AT_ONCE):
+        some = group.batches[start : start + ledger.ROWS_AT_ONCE]
         session.execute(forget(len(some)), (spec.table, *(m.partition for m in some)))
         values = [
             (
-                *(spec.table, m.partition, m.batch, m.fingerprint, m.rules, copy_from or ""),
-                *(m.rows, rows[m.partition], now, m.shape),
+                *(spec.table, m.partition, m.batch, m.fingerprint, m.rules, group.copy_from or ""),
+                *(m.rows, rows[m.partition], now, m.shape, group.target.place, states.get(m.partition)),
             )
             for m in some
         ]

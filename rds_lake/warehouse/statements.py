@@ -5,7 +5,7 @@ credential (COPY names an IAM role), none is TRUNCATE (it would commit). Keys ar
 them without keeping them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -36,8 +36,11 @@ LEDGER_COLUMNS = (
     ("rows_loaded", "BIGINT NOT NULL"),
     ("loaded_at", "TIMESTAMP NOT NULL"),
     ("shape", "VARCHAR(64)"),
+    ("target", "VARCHAR(260)"),
+    ("lake", "VARCHAR(64)"),
 )
-"""One row per partition that is loaded: which batch, from which source state, how many rows, when (UTC), which columns.
+"""One row per partition that is loaded: which batch, from which source state, how many rows, when (UTC), which columns,
+into which table, and from which state of the lake.
 
 A column that is added to this list is added to ledgers of earlier versions, so it must take NULL.
 """
@@ -68,6 +71,11 @@ class Target:
         return f"{quote(self.schema)}.{quote(self.spec.warehouse_name.lower())}"
 
     @property
+    def place(self) -> str:
+        """The target as the ledger calls it."""
+        return f"{self.schema}.{self.spec.warehouse_name.lower()}"
+
+    @property
     def lock_table(self) -> str:
         """The small table that every writer of the target locks, so that readers of the target go on."""
         return f"{INTERNAL_SCHEMA}.{quote(f'lock_{self.spec.table}'.lower())}"
@@ -76,6 +84,11 @@ class Target:
     def incoming(self) -> str:
         """The temporary table that COPY fills."""
         return quote(f"incoming_{self.spec.table}{f'_{self.number}' if self.number else ''}".lower())
+
+    @property
+    def _left(self) -> str:
+        """The temporary table of the keys that stood in the partitions that are exchanged."""
+        return quote(f"left_{self.spec.table}".lower())
 
     @property
     def text_keys(self) -> frozenset[str]:
@@ -146,6 +159,19 @@ class Target:
             f"ON {self._same_key(self.incoming)} AND {self._not_newer()}) AS older GROUP BY 1"
         )
 
+    def keep_keys(self, windows: Sequence[Window]) -> tuple[str, tuple[Bound, ...]]:
+        """What writes down the keys that some whole partitions hold, before their rows go, and its parameters."""
+        _, partitioning = cut(self.spec)
+        names = quote_all([key.lower() for key in self.spec.key])
+        inside = [within(self._cursor(), nulls=w.lower <= partitioning.start < w.upper) for w in windows]
+        text = f"CREATE TEMP TABLE {self._left} AS SELECT DISTINCT {names} FROM {self.name} WHERE {' OR '.join(inside)}"
+        return text, tuple(bound for window in windows for bound in bounds(self.spec, window))
+
+    def count_lost_keys(self) -> str:
+        """How many of those keys the target does not hold any more."""
+        lost = f"NOT EXISTS (SELECT 1 FROM {self.name} WHERE {self._same_key(self._left)})"
+        return f"SELECT COUNT(*) FROM {self._left} WHERE {lost}"
+
     def delete_older(self) -> str:
         """Remove versions of the incoming keys that are not newer than what comes in."""
         incoming = self.incoming
@@ -213,20 +239,23 @@ def present_columns() -> str:
     )
 
 
-READ_LEDGER = (
-    "SELECT partition_key, batch_id, fingerprint, rules, rows_staged, rows_loaded, shape "
-    f"FROM {LEDGER} WHERE table_name = %s"
-)
-"""The ledger's rows of one table; parameter: the table."""
+ENTRY = ("batch_id", "fingerprint", "rules", "rows_staged", "rows_loaded", "shape", "target", "lake")
+"""The ledger's columns of which an entry consists."""
 
-READ_OLD_LEDGER = READ_LEDGER.replace("shape ", "CAST(NULL AS VARCHAR(64)) AS shape ")
-"""The same of a ledger that an earlier version made."""
+
+def read_ledger(present: Collection[str]) -> str:
+    """A query for the partitions of one table and their entries; parameter: the table.
+
+    Args:
+        present: the columns that the ledger has; one that an earlier version made has fewer.
+    """
+    kinds = dict(LEDGER_COLUMNS)
+    asked = [name if name in present else f"CAST(NULL AS {kinds[name]}) AS {name}" for name in ENTRY]
+    return f"SELECT partition_key, {', '.join(asked)} FROM {LEDGER} WHERE table_name = %s"
+
 
 READ_SHAPES = f"SELECT DISTINCT shape FROM {LEDGER} WHERE table_name = %s"
 """The shapes in which partitions of a table are loaded; parameter: the table."""
-
-READ_ECLIPSED = f"SELECT partition_key, batch_id FROM {LEDGER} WHERE table_name = %s AND rows_loaded < rows_staged"
-"""The partitions of a table with staged rows that the target does not hold; parameter: the table."""
 
 READ_LOADS = f"SELECT DISTINCT manifest FROM {LEDGER} WHERE table_name = %s"
 """The addresses of the COPY manifests that a table's ledger rows name; parameter: the table."""

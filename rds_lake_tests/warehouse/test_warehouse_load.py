@@ -69,10 +69,11 @@ def test_several_partitions_are_loaded_in_one_transaction_with_their_ledger_rows
     assert not done.repeated
     assert (done.statements.count("BEGIN"), done.statements.count("COMMIT")) == (1, 1)
     assert done.statements.index("BEGIN") < min(n for n, text in enumerate(done.statements) if text.startswith("COPY"))
+    place = f"public.{loading.spec.table}"
     assert loading.ledger() == {
-        "2024-01-01": ledger.Entry(first.batch, "2-a", "r", 2, 2),
-        "2024-01-02": ledger.Entry(second.batch, "1-abc", None, 1, 1),
-        "2024-01-05": ledger.Entry(third.batch, "1-abc", None, 0, 0),
+        "2024-01-01": ledger.Entry(first.batch, "2-a", "r", 2, 2, target=place),
+        "2024-01-02": ledger.Entry(second.batch, "1-abc", None, 1, 1, target=place),
+        "2024-01-05": ledger.Entry(third.batch, "1-abc", None, 0, 0, target=place),
     }
 
 
@@ -191,6 +192,49 @@ def test_whatever_moved_and_in_whatever_order_it_was_loaded_the_warehouse_ends_l
         put(day)
     if any(rows for rows in loaded.values()) or loading.ledger():
         assert loading.target() == sorted(source.values(), key=lambda row: (row[1], row[0]))
+
+
+versions = st.dictionaries(
+    st.tuples(st.integers(1, 2), st.integers(1, 3)), st.booleans(), min_size=1, max_size=4
+)  # a key on a day: whether the source has it
+
+
+@bounded(8)
+@given(st.lists(versions, min_size=1, max_size=3), st.permutations([1, 2, 3]))
+def test_of_a_key_that_the_source_holds_more_than_once_the_newest_that_is_left_stands_whatever_the_order(
+    rooms, steps, order
+):
+    loading = Loading(rooms)
+    source: dict[tuple[int, int], tuple] = {}
+
+    def out_of_step(day: int) -> bool:
+        entry = loading.ledger().get(f"2024-01-{day:02}")
+        return entry is not None and entry.fingerprint == ""
+
+    def put(day: int) -> None:
+        rows = [row for (_, stands), row in sorted(source.items()) if stands == day]
+        loading.put(day, rows, source_unique=False)
+
+    for number, step in enumerate(steps):
+        for (key, day), there in step.items():
+            source.pop((key, day), None)
+            if there:
+                source[key, day] = (key, at(day, number), f"v{number}")
+        changed = {day for _, day in step}
+        for day in [day for day in order if day in changed or out_of_step(day)]:
+            put(day)
+        for day in filter(out_of_step, order):  # what the next sync does
+            put(day)
+        newest = {key: row for (key, _), row in sorted(source.items())}
+        assert sorted(loading.target()) == sorted(newest.values())
+        assert not any(map(out_of_step, order))
+
+
+def test_the_ledger_says_into_which_table_and_from_which_state_of_the_lake_a_partition_was_loaded(loading):
+    first, second = loading.stage(1, [(1, at(3), "a")]), loading.stage(2, [])
+    load(loading.rooms.warehouse, loading.rooms.store, loading.spec, [first, second], states={"2024-01-01": "x"})
+    place = f"public.{loading.spec.table}"
+    assert [(entry.target, entry.lake) for entry in loading.ledger().values()] == [(place, "x"), (place, None)]
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------

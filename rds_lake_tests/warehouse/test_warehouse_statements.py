@@ -45,7 +45,11 @@ ARGUMENTS: dict[str, tuple] = {
     "copy": ("s3://lake/a/b.json", "arn:aws:iam::0:role/r"),
     "delete_window": (DAY,),
     "count_partitions": (DAY,),
+    "keep_keys": ([DAY, DAY],),
 }
+
+
+OF_KEYS = {"delete_older", "count_older", "keep_keys", "count_lost_keys"}
 
 
 def all_statements(target: Target) -> list[str]:
@@ -55,9 +59,9 @@ def all_statements(target: Target) -> list[str]:
         offered = getattr(Target, name)
         if name.startswith("_") or isinstance(offered, property) or not callable(offered):
             continue
-        if name in {"delete_window", "delete_older", "count_older", "count_partitions"} and target.spec.cursor is None:
+        if name in {"delete_window", *OF_KEYS, "count_partitions"} and target.spec.cursor is None:
             continue  # a load never asks for these here
-        if name in {"delete_older", "count_older"} and not target.spec.key:
+        if name in OF_KEYS and not target.spec.key:
             continue
         arguments = ARGUMENTS.get(name, ())
         made = getattr(target, name)(*arguments)
@@ -68,6 +72,7 @@ def all_statements(target: Target) -> list[str]:
 MODULE = [
     value for name, value in vars(statements).items() if name.isupper() and isinstance(value, str) and " " in value
 ] + [statements.forget(1), statements.forget(3), statements.remember(1), statements.remember(3)]
+MODULE += [statements.read_ledger([]), statements.read_ledger(statements.ENTRY)]
 
 STATEMENTS = {
     f"{name} {number}": text

@@ -50,7 +50,6 @@ def assert_named(made: Chain, statement: str, *names: str, restore: str, partiti
     lines = "\n".join(bad[0].differences.lines)
     assert all(name in lines for name in names), lines
     made.rooms.ask(restore)
-    assert not verify(made).differs
 
 
 # --- the source's columns change -------------------------------------------------------------------------------------

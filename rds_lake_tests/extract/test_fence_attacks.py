@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 import pymysql
 import pytest
 from private_server import PLAIN, Server, server
+from pymysql.connections import Connection
 from pymysql.constants.COMMAND import COM_STMT_EXECUTE, COM_STMT_PREPARE
 from rooms import daily
 
@@ -114,14 +115,33 @@ def after(monkeypatch: pytest.MonkeyPatch, text: str, act: Callable[[], object])
 
 @contextmanager
 def between_fence_and_snapshot(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> Iterator[None]:
-    def hooked(*arguments):
-        found = read_fence(*arguments)
-        act()
+    """Do something right after the first of the two: the fence has been read, or a snapshot has been opened outside."""
+    looks: list[str] = []
+    send = Connection.query
+
+    def happened(what: str) -> None:
+        looks.append(what)
+        if len(looks) == 1:
+            act()
+
+    def reading(*arguments):
+        with monkeypatch.context() as inside:
+            inside.setattr(Connection, "query", send)  # the fence's own transaction is not the snapshot
+            found = read_fence(*arguments)
+        happened("fence")
         return found
 
+    def sending(connection, text, **more):
+        rows = send(connection, text, **more)
+        if "CONSISTENT SNAPSHOT" in str(text):
+            happened("snapshot")
+        return rows
+
     with monkeypatch.context() as patch:
-        patch.setattr(snapshots, "read_fence", hooked)
+        patch.setattr(snapshots, "read_fence", reading)
+        patch.setattr(Connection, "query", sending)
         yield
+    assert sorted(looks) == ["fence", "snapshot"]
 
 
 @contextmanager
@@ -214,8 +234,10 @@ def test_an_old_open_transaction_holds_the_fence_and_is_named(mariadb, reader):
     writer.close()
 
 
-def test_with_the_snapshot_opened_before_the_fence_a_row_is_lost(mariadb, reader, monkeypatch):
-    """The mutation that the order protects from; with the right order the same moment loses nothing."""
+def test_with_the_snapshot_opened_before_the_fence_a_row_is_lost_and_the_product_loses_none(
+    mariadb, reader, monkeypatch
+):
+    """The mutation that the order protects from; the product, at the same moment between its own two, loses nothing."""
     writer = open_insert(mariadb)
     time.sleep(OLD)
     with mariadb.source.connect() as connection:

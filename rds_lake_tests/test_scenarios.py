@@ -17,15 +17,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dagster as dg
-import psycopg2
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pymysql
 import pytest
-from pipeline import VALID, Row, World, mysql, order_rows, until
+from pipeline import LAKE, VALID, Row, World, mysql, order_rows, until
 
 from rds_lake.extract import snapshot
 from rds_lake.extract.fence import read_fence
@@ -38,6 +38,7 @@ from rds_lake.spec import TableSpec
 from rds_lake.warehouse.connection import Session
 from rds_lake.warehouse.ledger import loads
 from rds_lake.warehouse.load import load
+from rds_lake.warehouse.statements import Target
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -536,33 +537,50 @@ def test_20_two_syncs_of_one_table_at_once_end_with_every_row_once(world: World)
     in_step(world, spec, swept=True)
 
 
-def test_21_two_loads_of_the_same_keys_at_once_leave_no_key_twice(world: World) -> None:
-    spec = few(world)
-    in_step(world, spec)
-    store = LakeResource().store()
+def load_twice(world: World, spec: TableSpec) -> None:
+    """Load all staged batches twice at once: one load stands between DELETE and INSERT when the other begins."""
+    store, execute = LakeResource().store(), Session.execute
     staged = [
         item.manifest
         for item in Manifests(store, TableKeys.of(spec))
         .read_all("staging", ["2024-01-01", "2024-01-02", "2024-01-03"])
         .values()
     ]
-    together, errors = threading.Barrier(4), []
+    emptied, go = threading.Event(), threading.Event()
 
-    def load_once() -> None:
-        warehouse = WarehouseResource().warehouse()
-        together.wait()
+    def stand(self: Session, text: str, parameters: tuple[Any, ...] = ()) -> Any:
+        if text.startswith(f'INSERT INTO "public"."{spec.warehouse_name}"') and not emptied.is_set():
+            emptied.set()
+            assert go.wait(60)
+        return execute(self, text, parameters)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
+        patch.setattr(Session, "execute", stand)
+        first = pool.submit(load, WarehouseResource().warehouse(), store, spec, staged)
         try:
-            load(warehouse, store, spec, staged)
-        except psycopg2.Error as error:
-            errors.append(error)
+            assert emptied.wait(60)
+            second = pool.submit(load, WarehouseResource().warehouse(), store, spec, staged)
+            until(lambda: second.done() or world.query("SELECT 1 FROM pg_locks WHERE NOT granted") != [])
+        finally:
+            go.set()
+        for loaded in (first, second):
+            loaded.result()
 
-    threads = [threading.Thread(target=load_once) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
-    world.assert_in_step(spec)
+
+def test_21_two_loads_of_the_same_keys_at_once_leave_no_key_twice(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = few(world)
+    assert world.materialize(spec, *LAKE, partition="2024-01-01", upto="2024-01-03", checks=False).success
+    for _ in range(2):  # into an empty target, into a full one
+        load_twice(world, spec)
+        world.assert_in_step(spec)
+
+    world.query(f'DELETE FROM "public"."{spec.warehouse_name}"')
+    world.query("DELETE FROM rds_lake.load_ledger WHERE table_name = %s", (spec.table,))
+    monkeypatch.setattr(Target, "lock", lambda _: "SELECT 1")
+    load_twice(world, spec)
+    assert set(world.warehouse_rows(spec).values()) == {2}, "without the lock every row is there twice"
 
 
 def test_22_a_load_that_fails_after_it_emptied_the_target_leaves_the_old_rows(world: World) -> None:

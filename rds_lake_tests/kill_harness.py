@@ -34,6 +34,9 @@ import pytest
 SCRATCH = "scratch"
 """The jobs' folder for temporary files, in the folder of their records."""
 
+CONDITION_FAILED = {409, 412}
+"""What S3 answers to a conditional PUT of something that another one wrote first."""
+
 PAUSE = 0.005
 PATIENCE = 240
 """Seconds after which a call that waits for another process gives up: the test has failed by then."""
@@ -75,12 +78,14 @@ class Done:
     Attributes:
         killed: whether it was killed.
         calls: the names of the calls that it began, in order.
+        refused: the names of those that S3 refused because another process had been there first.
         result: what the sync says of itself; None when it was killed or raised an error.
         error: the error that it raised.
     """
 
     killed: bool
     calls: tuple[str, ...]
+    refused: tuple[str, ...]
     result: Mapping[str, Any] | None
     error: str
 
@@ -120,18 +125,22 @@ class Worker:
     def wait(self) -> Done:
         """Wait until it has ended."""
         code = self._workers.ask({"wait": self.pid})["code"]
-        calls = self.folder / "calls"
-        lines = calls.read_text(encoding="utf-8").splitlines() if calls.exists() else []
         result, error = self.folder / "result", self.folder / "error"
         killed = code == -signal.SIGKILL
         if not killed and not result.exists() and not error.exists():
             raise AssertionError(f"a job ended with {code}: {(self.folder / 'output').read_text(encoding='utf-8')}")
         return Done(
             killed=killed,
-            calls=tuple(lines),
+            calls=self.lines("calls"),
+            refused=self.lines("refused"),
             result=json.loads(result.read_text(encoding="utf-8")) if result.exists() and not killed else None,
             error=error.read_text(encoding="utf-8") if error.exists() else "",
         )
+
+    def lines(self, name: str) -> tuple[str, ...]:
+        """What it has recorded so far under a name: `calls`, `refused`."""
+        path = self.folder / name
+        return tuple(path.read_text(encoding="utf-8").splitlines()) if path.exists() else ()
 
     def held(self) -> bool:
         """Wait until it waits at its call; False when it has ended without coming there."""
@@ -247,6 +256,12 @@ class Gate:
                 _wait_for(self._folder / "go")  # under the lock: nobody else passes either
             return self._count
 
+    def refuse(self, name: str, status: int) -> None:
+        """S3 did not do what was asked; a condition that did not hold is recorded."""
+        if status in CONDITION_FAILED:
+            with (self._folder / "refused").open("a", encoding="utf-8") as refused:
+                refused.write(f"{name}\n")
+
     def leave(self, number: int) -> None:
         """The server has answered a call."""
         if self._job.kill == number and self._job.side == "after":
@@ -275,13 +290,18 @@ def watch(gate: Gate) -> None:
 
 def _watch_aws(gate: Gate) -> None:
     from botocore.client import BaseClient
+    from botocore.exceptions import ClientError
 
     plain = BaseClient._make_api_call
 
     def call(self: Any, operation: str, given: dict[str, Any]) -> Any:
-        number = gate.enter(_aws_name(self.meta.service_model.service_name, operation, given))
+        name = _aws_name(self.meta.service_model.service_name, operation, given)
+        number = gate.enter(name)
         try:
             return plain(self, operation, given)
+        except ClientError as error:
+            gate.refuse(name, error.response["ResponseMetadata"]["HTTPStatusCode"])
+            raise
         finally:  # a refusal is an answer too
             gate.leave(number)
 

@@ -2,12 +2,13 @@
 
 Every scenario ends with the same sentence: each row of the source is in the lake and in the warehouse exactly once, in
 its newest version. Where a plain watermark goes wrong, `Watermark`, which is such a tool in ten lines, is run beside it
-and has to go wrong: so a scenario that does not bring about what it tells of fails.
+and has to go wrong: so such a scenario fails when it does not bring about what it tells of.
 """
 
 # ruff: noqa: DTZ001, DTZ011 - a DATETIME is a wall-clock time without a zone
 
 import datetime as dt
+import inspect
 import io
 import os
 import signal
@@ -27,6 +28,7 @@ import pymysql
 import pytest
 from pipeline import LAKE, VALID, Row, World, mysql, order_rows, until
 
+from rds_lake.definitions import PROJECT
 from rds_lake.extract import snapshot
 from rds_lake.extract.fence import read_fence
 from rds_lake.extract.snapshot import Snapshot
@@ -492,13 +494,17 @@ def test_16_a_partition_that_was_committed_and_not_registered_appears_with_the_n
 
 def test_17_data_that_committed_although_its_state_was_never_recorded_are_not_repeated(world: World) -> None:
     spec = few(world)
+    naive = Watermark(world, spec)
     dies(world, spec, DIES_AFTER.format("COMMIT"))
+    naive.read(lambda _: naive.seen)  # what it appended is there, its state is not
     valid = sum(row[3] in VALID for row in world.ask(f"SELECT * FROM {spec.source_name}"))
     assert world.warehouse_rows(spec).total() == valid
     with dg.DagsterInstance.ephemeral() as empty:  # Dagster's own records are lost as well
         done = world.sync(spec, empty)
     assert (done.ok, done.partitions) == (True, 0)
     world.assert_in_step(spec)
+    naive.read()
+    assert naive.doubled() == 30
 
 
 @pytest.mark.parametrize("before", ["DELETE FROM", "INSERT INTO", "COMMIT", "COPY"])
@@ -747,7 +753,9 @@ def test_30_a_source_that_stops_in_the_middle_fails_the_run_and_moves_nothing(
 
 def test_31_a_run_that_finds_nothing_new_writes_nothing(world: World) -> None:
     spec = few(world)
+    naive = Watermark(world, spec, ">=")
     in_step(world, spec)
+    naive.read()
     before = world.state(spec)
     execute = Session.execute
     copied: list[str] = []
@@ -761,10 +769,22 @@ def test_31_a_run_that_finds_nothing_new_writes_nothing(world: World) -> None:
         for _ in range(2):
             done = world.sync(spec)
             assert (done.ok, done.partitions, done.rows) == (True, 0, {})
+            naive.read()
     assert world.state(spec) == before
     assert copied == []
+    assert naive.doubled() == 2, "it writes the newest row again each time"
 
 
 def test_every_scenario_has_its_test() -> None:
     numbered = {name.split("_")[1] for name in globals() if name.startswith("test_") and name[5:7].isdigit()}
     assert numbered == {f"{number:02d}" for number in range(1, 32)}
+
+
+def test_the_guarantees_say_beside_which_scenarios_a_plain_watermark_runs() -> None:
+    tests = [(name[5:7], test) for name, test in globals().items() if name.startswith("test_") and name[5:7].isdigit()]
+    beside = {number for number, test in tests if "Watermark(" in inspect.getsource(test)}
+    assert beside == {f"{number:02d}" for number in (*range(1, 15), 17, 31)}
+    page = (PROJECT / "docs/guarantees.md").read_text(encoding="utf-8")
+    assert "beside the [scenarios](../rds_lake_tests/test_scenarios.py) 01 to 14, 17 and 31, and" in " ".join(
+        page.split()
+    )

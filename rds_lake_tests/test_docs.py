@@ -17,6 +17,7 @@ from rds_lake import settings
 from rds_lake.cli import app
 from rds_lake.extract.types import Column
 from rds_lake.lake.agreement import agreed_from_json, agreed_to_json
+from rds_lake.lake.batch import new_batch_id
 from rds_lake.lake.manifest import File, Manifest
 from rds_lake.quality.rules import compile_rules
 from rds_lake.quality.split import DISCARDED_FIELDS
@@ -177,6 +178,8 @@ def test_the_manifest_example_is_one():
     manifest = Manifest.from_json(example.encode(), "lake", "the example")
     assert manifest.rows == json.loads(example)["rows"]
     assert json.loads(manifest.to_json("lake")) == json.loads(example)
+    for batch in (manifest.batch, str(manifest.parent), new_batch_id()):
+        assert re.fullmatch(r"\d{8}T\d{6}-[0-9a-f]{8}", batch), batch
 
 
 def test_the_example_of_an_agreed_schema_is_one() -> None:

@@ -362,13 +362,20 @@ class TableSpec(_Model):
 
 
 def refuse_shared_targets(specs: Iterable[TableSpec]) -> None:
-    """Refuse tables that would be loaded into one: each load would remove the other's rows.
+    """Refuse tables that would be kept in one: each would replace the other's partitions in Glue, or remove its rows.
 
     Raises:
-        SpecError: two tables name the same table of the warehouse.
+        SpecError: two tables name the same table of the warehouse, or differ in case only, which Glue folds.
     """
     owners: dict[tuple[str, str], str] = {}
+    names: dict[str, str] = {}
     for spec in specs:
+        twin = names.setdefault(spec.table.lower(), spec.table)
+        if twin != spec.table:
+            raise SpecError(
+                f"The tables '{twin}' and '{spec.table}' differ in case only: they would share their Glue tables.",
+                f"Give one of them another 'table' in rds_lake/defs/{spec.table}/defs.yaml; 'source_table' may stay.",
+            )
         place = (spec.warehouse.db_schema.lower(), spec.warehouse_name.lower())
         other = owners.setdefault(place, spec.table)
         if other != spec.table:

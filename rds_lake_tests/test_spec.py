@@ -213,3 +213,12 @@ def test_two_tables_are_not_loaded_into_one() -> None:
         "The tables 'orders' and 'good_orders' are both loaded into public.orders. Give one of them another "
         "'warehouse.table' in rds_lake/defs/good_orders/defs.yaml."
     )
+
+
+def test_two_tables_that_differ_in_case_only_would_share_their_glue_tables() -> None:
+    with pytest.raises(SpecError) as raised:
+        refuse_shared_targets([table_spec("orders"), table_spec("Orders", warehouse={"table": "others"})])
+    assert str(raised.value) == (
+        "The tables 'orders' and 'Orders' differ in case only: they would share their Glue tables. Give one of them "
+        "another 'table' in rds_lake/defs/Orders/defs.yaml; 'source_table' may stay."
+    )

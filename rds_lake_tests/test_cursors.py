@@ -341,6 +341,17 @@ def test_null_cursors_can_be_an_error_that_names_one_of_the_rows(rooms, mysql_ta
     table.assert_in_step()
 
 
+def test_the_row_without_a_cursor_that_is_named_shows_no_personal_value(rooms, mysql_table):
+    name = mysql_table("email VARCHAR(30) PRIMARY KEY, at DATETIME", rows=[("ada@example.com", None)])
+    given = {
+        "cursor": cursor_of("datetime6", nulls="raise"),
+        "key": ["email"],
+        "columns": {"email": {"personal": True}},
+    }
+    with pytest.raises(SpecError, match=r"one of them the row with email = a personal value\. Fill it"):
+        Chain(rooms, daily(name, FIRST, **given)).sync()
+
+
 def test_rows_without_a_cursor_are_the_newest_in_nothing(rooms, mysql_table):
     rows = [(1, None, "older"), (1, "2024-01-02", "newer"), (2, None, "a"), (2, None, "b")]
     name = mysql_table("id INT, at DATETIME, v VARCHAR(9)", rows=rows)

@@ -107,7 +107,7 @@ def refuse_nulls(connection: Connection, spec: TableSpec) -> None:
     """Refuse rows without a cursor value, for a table whose YAML says so.
 
     Raises:
-        SpecError: there are some; the message names one.
+        SpecError: there are some; the message names one, personal data left out.
     """
     if spec.cursor is None or spec.cursor.nulls != "raise":
         return
@@ -117,7 +117,10 @@ def refuse_nulls(connection: Connection, spec: TableSpec) -> None:
     if not some:
         return
     count = _count(connection, spec, "{0} IS NULL")
-    example = ", ".join(f"{name} = {value!r}" for name, value in zip(spec.key, some[0], strict=False))
+    example = ", ".join(
+        f"{name} = {'a personal value' if spec.is_personal(name) else repr(value)}"
+        for name, value in zip(spec.key, some[0], strict=False)
+    )
     raise SpecError(
         f"{spec.table}: {counted(count, 'row has', 'rows have')} no value in the cursor '{spec.cursor.column}'"
         + (f", one of them the row with {example}." if example else "."),

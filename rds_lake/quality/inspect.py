@@ -19,6 +19,7 @@ from rds_lake.lake.manifest import Manifest
 from rds_lake.lake.store import ObjectStore
 from rds_lake.quality.rules import (
     FILE,
+    KEEPS,
     ROW,
     CompiledRules,
     Lookup,
@@ -40,7 +41,8 @@ KEYS_SHOWN = 10
 PORTION_ROWS = 500_000
 """Rows that are looked at together; a single batch may be larger, and then goes to disk where it must."""
 
-PARTITION = "_partition"
+PARTITION = f"{KEEPS}partition"
+"""The column, inside the query only, that says which partition a row is of; no source's column is called so."""
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ class Target:
         return (
             f"SELECT start_of, COUNT(*) FROM (SELECT DISTINCT {', '.join(parts)}, {start} AS start_of "
             f"FROM {self.name} INNER JOIN {self.incoming} "
-            f"ON {self._same_key(self.incoming)} AND {self._not_newer()}) AS older GROUP BY 1"
+            f"ON {self._same_key(self.incoming, self.name)} AND {self._not_newer()}) AS older GROUP BY 1"
         )
 
     def keep_keys(self, windows: Sequence[Window]) -> tuple[str, tuple[Bound, ...]]:
@@ -175,7 +175,8 @@ class Target:
     def delete_older(self) -> str:
         """Remove versions of the incoming keys that are not newer than what comes in."""
         incoming = self.incoming
-        return f"DELETE FROM {self.name} USING {incoming} WHERE {self._same_key(incoming)} AND {self._not_newer()}"
+        same = self._same_key(incoming, self.name)
+        return f"DELETE FROM {self.name} USING {incoming} WHERE {same} AND {self._not_newer()}"
 
     def insert(self) -> str:
         """Insert the newest version of each incoming key, unless the target holds a newer one."""
@@ -183,11 +184,14 @@ class Target:
         if self.spec.cursor is None or not self.spec.key:
             return f"INSERT INTO {self.name} ({names}) SELECT {names} FROM {self.incoming}"
         keys = ", ".join(self._exact(key) for key in self.spec.key)
+        rank = "version_rank"
+        while rank in self._names:
+            rank += "_"
         return (
             f"INSERT INTO {self.name} ({names}) SELECT {names} FROM (SELECT {names}, ROW_NUMBER() OVER "
-            f"(PARTITION BY {keys} ORDER BY {self._cursor()} DESC NULLS LAST) AS version_rank FROM {self.incoming}) "
-            f"AS ranked WHERE version_rank = 1 AND NOT EXISTS (SELECT 1 FROM {self.name} "
-            f"WHERE {self._same_key('ranked')})"
+            f"(PARTITION BY {keys} ORDER BY {self._cursor()} DESC NULLS LAST) AS {rank} FROM {self.incoming}) "
+            f"AS ranked WHERE {rank} = 1 AND NOT EXISTS (SELECT 1 FROM {self.name} AS held "
+            f"WHERE {self._same_key('ranked', 'held')})"
         )
 
     def count_all(self) -> str:
@@ -221,12 +225,10 @@ class Target:
     def _is_text(self, key: str) -> bool:
         return any(column.name == key and column.mapped.redshift.startswith("VARCHAR") for column in self.columns)
 
-    def _same_key(self, other: str) -> str:
+    def _same_key(self, one: str, other: str) -> str:
         """Whether two rows have the same key. The plain comparison stays: it is what a distribution key speeds up."""
-        parts = [f"{self.name}.{name} = {other}.{name}" for name in (quote(key.lower()) for key in self.spec.key)]
-        parts += [
-            f"{self._exact(key, self.name)} = {self._exact(key, other)}" for key in self.spec.key if self._is_text(key)
-        ]
+        parts = [f"{other}.{name} = {one}.{name}" for name in (quote(key.lower()) for key in self.spec.key)]
+        parts += [f"{self._exact(key, other)} = {self._exact(key, one)}" for key in self.spec.key if self._is_text(key)]
         return " AND ".join(parts)
 
 

@@ -278,10 +278,10 @@ def test_an_inspection_counts_the_broken_rows_and_shows_values_and_keys(rooms):
 
 def test_an_inspection_is_not_confused_by_the_names_of_other_columns(rooms):
     spec = daily(rooms.name(), rules=[{"rule": "between", "column": "id", "max": 1}])
-    columns = (*COLUMNS[:2], Column("v", "varchar(20)"), Column("n", "int"))
-    rows = [(1, at(1), "a", 1), (2, at(1), "b", 2), (3, at(2), "b", 2)]
+    columns = (*COLUMNS[:2], Column("v", "varchar(20)"), Column("n", "int"), Column("_partition", "int"))
+    rows = [(1, at(1), "a", 1, 1), (1, at(1), "a", 1, 2), (2, at(1), "b", 2, 1), (3, at(2), "b", 2, 1)]
     report = inspect(rooms.store, spec, {}, [rooms.batch(spec, "landing", columns, rows).manifest])
-    assert report.rules[0].values == (("2", 1), ("3", 1))
+    assert (report.rules[0].values, report.repeated_keys) == ((("2", 1), ("3", 1)), 1)
 
 
 def test_an_inspection_caps_what_it_shows(rooms):

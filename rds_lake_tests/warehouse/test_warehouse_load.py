@@ -454,6 +454,17 @@ def test_hostile_names_are_loaded_like_any_other(rooms):
         assert found == rows
 
 
+def test_a_table_and_columns_that_are_called_like_names_of_the_loads_own_are_loaded_like_any_other(rooms):
+    names = ("version_rank", "version_rank_", "start_of", "key_0")
+    columns = (Column("id", "varchar(9)"), Column("at", "datetime"), *(Column(name, "int") for name in names))
+    for table in ("ranked", "held", "older"):
+        loading = Loading(rooms, warehouse={"schema": rooms.name(), "table": table})
+        loading.put(1, [("a", at(1), 5, 6, 7, 8), ("b", at(1), 1, 2, 3, 4)], columns=columns)
+        loading.put(2, [("a", at(2), 0, 0, 0, 0)], columns=columns)
+        found = rooms.ask(f"SELECT * FROM {loading.spec.warehouse.db_schema}.{table} ORDER BY id")
+        assert found == [("a", at(2), 0, 0, 0, 0), ("b", at(1), 1, 2, 3, 4)]
+
+
 def refit_spec(spec):
     given = spec.model_dump(by_alias=True, exclude_none=True)
     given["partitions"] = {**given["partitions"], "column": "day"}

@@ -1,6 +1,7 @@
 """The MySQL source: connections, what its tables look like, and the small reads and writes around an extraction.
 
-A connection speaks UTC and utf8mb4 and turns the driver's errors into ours. Rows in bulk are `snapshot`'s business.
+A connection speaks UTC and utf8mb4, in an SQL mode that bends no value, and turns the driver's errors into ours. Rows
+in bulk are `snapshot`'s business.
 """
 
 import ssl
@@ -32,6 +33,14 @@ CONNECT_TIMEOUT = 10
 
 READ_TIMEOUT = 3600
 """Seconds that one answer of the source may take: longer than any honest query, shorter than for ever."""
+
+SQL_MODE = "STRICT_TRANS_TABLES"
+"""The mode of our sessions, whatever the server's default is: another one may bend what is read (pad a CHAR to its full
+length) or asked (take texts in double quotes for names, an empty text for NULL). This one cuts nothing that is written.
+"""
+
+MOST_ROWS = 2**63 - 1
+"""Rows of one answer, the most that every server takes as `sql_select_limit`: its default may be a limit that cuts."""
 
 _ACCESS = {ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR}
 _UNKNOWN = {ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR, ER.BAD_DB_ERROR}
@@ -110,7 +119,7 @@ class Source:
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
-        """A connection in UTC, utf8mb4 and autocommit, closed at the end.
+        """A connection in UTC, utf8mb4 and autocommit, in modes of its own, closed at the end.
 
         Raises:
             RdsLakeError: the server refuses, is not there, or goes away.
@@ -153,7 +162,8 @@ class Source:
             read_timeout=READ_TIMEOUT,
             ssl=ssl.create_default_context(cafile=authority) if authority else None,
             # A slow bucket holds the reader back; the server must not take that for a client that is gone.
-            init_command=f"SET time_zone='+00:00', net_write_timeout={READ_TIMEOUT}",
+            init_command=f"SET time_zone='+00:00', net_write_timeout={READ_TIMEOUT}, sql_mode='{SQL_MODE}', "
+            f"sql_select_limit={MOST_ROWS}",
         )
 
     def describe(self, table: str) -> SourceTable:

@@ -4,6 +4,7 @@ import socket
 from dataclasses import replace
 
 import pytest
+from pymysql.connections import Connection
 
 from rds_lake.errors import ConfigError, SpecError, TransientError
 from rds_lake.extract.source import Source, query
@@ -81,6 +82,22 @@ def test_an_unknown_lookup_is_an_error_of_the_yaml(rooms, mysql_table, table, co
 def test_a_connection_speaks_utc_and_four_byte_text(rooms):
     with rooms.source.connect() as connection:
         assert query(connection, "SELECT @@session.time_zone, '🧀'") == [("+00:00", "🧀")]
+
+
+def test_the_servers_default_mode_bends_no_value_and_its_limit_cuts_no_answer(rooms, mysql_table, monkeypatch):
+    table = mysql_table("c CHAR(10), d DATE", rows=[("a\\'b", None)])
+    rooms.sql("SET sql_mode = ''", f"INSERT INTO {table} VALUES ('', '0000-00-00')")
+    modes = "PAD_CHAR_TO_FULL_LENGTH,ANSI_QUOTES,NO_BACKSLASH_ESCAPES,NO_ZERO_DATE"
+    given = Connection.set_character_set
+
+    def with_defaults(connection, *arguments):  # comes before whatever the session sets itself
+        given(connection, *arguments)
+        connection.query(f"SET sql_mode = '{modes}', sql_select_limit = 1")
+
+    monkeypatch.setattr(Connection, "set_character_set", with_defaults)
+    with rooms.source.connect() as connection:
+        assert query(connection, f"SELECT c, d FROM {table} ORDER BY c") == [("", "0000-00-00"), ("a\\'b", None)]
+        assert len(query(connection, f"SELECT 1 FROM {table} WHERE c IN (%s, '')", ("a\\'b",))) == 2
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------

@@ -256,15 +256,10 @@ def lookup_values(source: Source, spec: TableSpec) -> dict[Lookup, tuple[str, ..
 
 def _unarchived(store: ObjectStore, keys: TableKeys, manifests: Manifests) -> frozenset[str]:
     """The partitions with files of their current batch in `landing`; orphans of other batches do not count."""
-    left = {batch_of(item.key) for item in store.list(keys.stage("landing"))}
+    files = [keys.batch_file(item.key) for item in store.list(keys.stage("landing"))]
+    left = {(file.partition, file.batch) for file in files if file}
     current = manifests.read_all("landing", {partition for partition, _ in left})
     return frozenset(key for key, item in current.items() if (key, item.manifest.batch) in left)
-
-
-def batch_of(key: str) -> tuple[str, str]:
-    """The partition and the batch id that a file's key names."""
-    *_, folder, batch, _ = key.split("/")
-    return (folder.partition("=")[2] or WHOLE_TABLE), batch.partition("=")[2]
 
 
 @dataclass(frozen=True)

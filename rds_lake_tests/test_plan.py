@@ -14,7 +14,7 @@ from rds_lake.lake.archive import copy_to_archive, vacate_landing
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.landing import land
 from rds_lake.lake.manifest import Manifests
-from rds_lake.plan import Plan, Standing, batch_of, decide, examine, observe, rules_digest
+from rds_lake.plan import Plan, Standing, decide, examine, observe, rules_digest
 from rds_lake.quality.split import Splitter
 from rds_lake.warehouse.ledger import Entry
 from rds_lake.warehouse.load import load
@@ -86,12 +86,6 @@ def test_a_partition_is_left_alone_exactly_when_everything_about_it_agrees(sourc
     assert sorted({*plan.land, *plan.resume}) == sorted(set(source) - agree)
     assert set(plan.land).isdisjoint(plan.resume)
     assert (list(plan.land), list(plan.resume)) == (sorted(plan.land), sorted(plan.resume))
-
-
-def test_a_key_tells_partition_and_batch_of_a_file():
-    for spec, partition in ((daily("orders"), "2024-01-01"), (table_spec("customers"), "all")):
-        key = TableKeys.of(spec).part("landing", partition, "20240101T000000-ab", 3, "parquet")
-        assert batch_of(key) == (partition, "20240101T000000-ab")
 
 
 # --- asking ----------------------------------------------------------------------------------------------------------
@@ -218,7 +212,7 @@ def test_deleted_rows_are_noticed_even_when_the_partition_has_none_left(rooms, m
     assert pipeline.plan().nothing
 
 
-def test_files_left_in_landing_are_noticed_and_orphans_of_other_batches_are_not(rooms, mysql_table):
+def test_files_left_in_landing_are_noticed_and_orphans_of_other_batches_and_strays_are_not(rooms, mysql_table):
     pipeline = Pipeline(rooms, mysql_table)
     for step in (pipeline.land, pipeline.split):
         step(DAYS)
@@ -228,6 +222,8 @@ def test_files_left_in_landing_are_noticed_and_orphans_of_other_batches_are_not(
     pipeline.archive(DAYS[2:])
     pipeline.load(DAYS[2:])
     rooms.store.put(pipeline.keys.part("landing", DAYS[0], "orphan", 0, "parquet"), b"x")
+    for stray in ("landing/", "archived/", "landing/notes/", "_manifests/landing/", "_manifests/staging/notes.json"):
+        rooms.store.put(f"{pipeline.keys.table}/{stray}", b"")
     assert pipeline.plan().nothing
     batch = pipeline.manifests.require("landing", DAYS[0]).manifest.batch
     rooms.store.put(pipeline.keys.part("landing", DAYS[0], batch, 0, "parquet"), b"x")

@@ -177,7 +177,9 @@ class Collector:
         return [folder for folder in self._store.folders() if folder not in known]
 
     def _has_manifest(self, keys: TableKeys) -> bool:
-        return any(next(self._store.list(keys.manifests(stage)), None) is not None for stage in LAKE_STAGES)
+        return any(
+            keys.is_manifest(item.key) for stage in LAKE_STAGES for item in self._store.list(keys.manifests(stage))
+        )
 
     def _sweep_files(self, spec: TableSpec, keys: TableKeys, page: Sequence[StoredObject], found: Swept) -> None:
         """The page was listed before anything here is read."""

@@ -18,6 +18,13 @@ WHOLE_TABLE = "all"
 """What stands for the partition of a table that has none, in the names of manifests and in the ledger."""
 
 
+_PARTITION = rf"{WHOLE_TABLE}|\d{{4}}-\d\d(-\d\d(T\d\d)?)?"
+"""The keys of partitions, whatever the table is cut by."""
+
+_BATCH = r"batch=(?P<batch>[^/]+)/part-\d{5,}\.(parquet|csv)"
+"""What follows the partition's folder in the key of a batch's file."""
+
+
 @dataclass(frozen=True)
 class BatchFile:
     """What the key of a batch's file says."""
@@ -81,11 +88,7 @@ class TableKeys:
     def batch_file(self, key: str) -> BatchFile | None:
         """What a key says, None when it is not one that `part` makes."""
         folder = rf"{re.escape(self.partition_column)}=(?P<partition>[^/]+)/" if self.partition_column else ""
-        found = re.fullmatch(
-            rf"{re.escape(self.table)}/(?P<stage>{'|'.join(LAKE_STAGES)})/{folder}"
-            r"batch=(?P<batch>[^/]+)/part-\d{5,}\.(parquet|csv)",
-            key,
-        )
+        found = re.fullmatch(rf"{re.escape(self.table)}/(?P<stage>{'|'.join(LAKE_STAGES)})/{folder}{_BATCH}", key)
         if found is None:
             return None
         stage = next(stage for stage in LAKE_STAGES if stage == found["stage"])
@@ -93,5 +96,10 @@ class TableKeys:
 
     def is_manifest(self, key: str) -> bool:
         """Whether a key is one of a manifest, of a stage or of a load."""
-        stages = "|".join([*LAKE_STAGES, "warehouse"])
-        return re.fullmatch(rf"{re.escape(self.table)}/_manifests/({stages})/[^/]+\.json", key) is not None
+        names = rf"({'|'.join(LAKE_STAGES)})/({_PARTITION})|warehouse/[^/]+"
+        return re.fullmatch(rf"{re.escape(self.table)}/_manifests/({names})\.json", key) is not None
+
+
+def is_batch_file(key: str) -> bool:
+    """Whether a key is one of a batch's file, whatever its table is cut by."""
+    return re.fullmatch(rf"[^/]+/({'|'.join(LAKE_STAGES)})/([^/=]+=[^/]+/)?{_BATCH}", key) is not None

@@ -7,7 +7,7 @@ stay beside the new ones, and every reader of the lake would count their rows tw
 from collections.abc import Collection, Iterable
 
 from rds_lake.errors import SpecError
-from rds_lake.lake.keys import WHOLE_TABLE, TableKeys
+from rds_lake.lake.keys import WHOLE_TABLE, TableKeys, is_batch_file
 from rds_lake.lake.manifest import Manifests
 from rds_lake.lake.store import ObjectStore
 from rds_lake.spec import Stage, TableSpec
@@ -34,8 +34,8 @@ def check_layout(store: ObjectStore, spec: TableSpec, landed: Collection[str] | 
         return
     check_partitions(spec, landed, "the lake")
     for stage in STAGES:
-        found = next(iter(store.list(keys.stage(stage))), None)
-        if found is not None and (folder := folder_of(found.key)) != keys.partition_column:
+        found = next((item.key for item in store.list(keys.stage(stage)) if is_batch_file(item.key)), None)
+        if found is not None and (folder := folder_of(found)) != keys.partition_column:
             raise _changed(
                 spec, f"the lake's folders are called '{folder}=', the YAML makes '{keys.partition_column}='"
             )
@@ -61,7 +61,7 @@ def check_partitions(spec: TableSpec, present: Iterable[str], where: str) -> Non
 
 
 def folder_of(key: str) -> str | None:
-    """The name of the partition folder that a file lies in, None for a table without partitions."""
+    """The name of the partition folder that a batch's file lies in, None for a table without partitions."""
     name, _, partition = key.split("/")[2].partition("=")
     return name if partition and name != "batch" else None
 

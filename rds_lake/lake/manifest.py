@@ -256,9 +256,12 @@ class Manifests:
         return {partition: item for partition, item in zip(wanted, found, strict=True) if item is not None}
 
     def partitions(self, stage: Stage) -> dict[str, str]:
-        """All partitions that have a manifest, with the manifest's ETag; one request per thousand."""
+        """All partitions that have a manifest, with the manifest's ETag; one request per thousand.
+
+        What lies beside them (the object that a console makes for a folder, somebody's notes) is none of ours.
+        """
         listed = self._store.list(self._keys.manifests(stage))
-        return {self._keys.partition_of(item.key): item.etag for item in listed}
+        return {self._keys.partition_of(item.key): item.etag for item in listed if self._keys.is_manifest(item.key)}
 
     def etags(self, stage: Stage, partitions: Sequence[str]) -> dict[str, str | None]:
         """The ETags of some partitions' manifests: asked one by one, or from the listing if they are many."""

@@ -8,7 +8,7 @@ from rooms import FENCE, daily, refit, table_spec
 from rds_lake.errors import ConfigError, PermanentError, TransientError
 from rds_lake.extract.types import Column
 from rds_lake.lake import store as stores
-from rds_lake.lake.keys import TableKeys
+from rds_lake.lake.keys import BatchFile, TableKeys, is_batch_file
 from rds_lake.lake.manifest import File, Manifest, Manifests
 from rds_lake.lake.store import ConflictError, ObjectStore, side_by_side
 
@@ -40,6 +40,13 @@ def test_keys_are_those_of_the_design():
     )
     assert keys.manifest("staging", "2024-01-01") == "orders/_manifests/staging/2024-01-01.json"
     assert keys.partition_of(keys.manifest("staging", "2024-01-01T05")) == "2024-01-01T05"
+
+
+def test_a_key_tells_partition_and_batch_of_a_file():
+    for spec, partition in ((daily("orders"), "2024-01-01"), (table_spec("customers"), "all")):
+        key = TableKeys.of(spec).part("landing", partition, "20240101T000000-ab", 3, "parquet")
+        assert TableKeys.of(spec).batch_file(key) == BatchFile("landing", partition, "20240101T000000-ab")
+        assert is_batch_file(key)
 
 
 def test_a_table_without_partitions_has_no_partition_folder():

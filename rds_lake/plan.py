@@ -101,7 +101,8 @@ def observe(
         whole = snapshot.below_fence()
         if recent:
             since = recent_since(spec, max(landed, default=None), whole.upper)
-        keys = list(partitioning.keys(since or whole.lower, until or whole.upper))
+        # Cut at the fence before they are counted: an end in the year 9999 has no next partition.
+        keys = list(partitioning.keys(since or whole.lower, min(until or whole.upper, whole.upper)))
         window = partitioning.span(keys[0], keys[-1]) if keys else Window(whole.lower, whole.lower)
         found = snapshot.fingerprints(window)
         first = partitioning.key(partitioning.start)
@@ -151,8 +152,10 @@ def recent_since(spec: TableSpec, newest: str | None, fence: datetime) -> dateti
     """
     if spec.cursor is None or spec.partitioning is None:
         raise ValueError(f"{spec.table} has no cursor")
+    first = spec.partitioning.start
     start = fence if newest is None else min(fence, spec.partitioning.window(newest).lower)
-    return max(spec.partitioning.start, start - timedelta(days=spec.cursor.lookback_days))
+    days = min(spec.cursor.lookback_days, (start - first).days + 1)  # no more than there are: the calendar has a start
+    return max(first, start - timedelta(days=days))
 
 
 def _behind(store: ObjectStore, spec: TableSpec, snapshot: Snapshot, partitions: Iterable[str]) -> set[str]:

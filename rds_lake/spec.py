@@ -7,7 +7,7 @@ columns is checked by `TableSpec.check_columns` when they are known.
 
 import re
 from collections.abc import Iterable, Sequence
-from datetime import date
+from datetime import date, datetime, time
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -16,10 +16,16 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rds_lake.errors import SpecError
-from rds_lake.partitions import Partitioning, Unit
+from rds_lake.partitions import Partitioning, Unit, floor
 
 Stage = Literal["raw", "landing", "staging", "discarded", "archived", "warehouse"]
 LAKE_STAGES: tuple[Stage, ...] = ("landing", "staging", "discarded", "archived")
+
+
+YEARS = range(1000, 9999)
+"""The years that partitions may start in. MySQL promises no earlier date, and a year of three digits would not sort
+among the keys; after the last of them a partition would have no end in the calendar.
+"""
 
 
 class _Model(BaseModel):
@@ -39,7 +45,10 @@ class Cursor(_Model):
         description="Rows without a cursor value: part of the first partition, reported only, or an error.",
     )
     lag_seconds: int = Field(
-        default=300, ge=0, description="The fence's distance from now where open transactions cannot be seen."
+        default=300,
+        ge=0,
+        le=366 * 86_400,
+        description="The fence's distance from now where open transactions cannot be seen.",
     )
     lookback_days: int = Field(
         default=3, ge=0, description="How far behind what is loaded a recent observation looks; a full one sees all."
@@ -70,6 +79,16 @@ class Partitions(_Model):
     by: Unit = "day"
     start: date = Field(description="First day that has rows; an older row is reported, never left out silently.")
     column: str | None = Field(default=None, description="Name of the partition column in the lake's tables.")
+
+    @model_validator(mode="after")
+    def _in_the_calendar(self) -> Self:
+        first = floor(datetime.combine(self.start, time()), self.by)
+        if first.year not in YEARS:
+            raise ValueError(
+                f"start: the {self.by} of {self.start} begins in the year {first.year}, but MySQL promises no date "
+                f"before {YEARS[0]}, and none can follow {YEARS[-1]}: give the first day that has rows"
+            )
+        return self
 
 
 class _Rule(_Model):

@@ -63,6 +63,11 @@ def test_a_recent_window_leaves_no_gap_after_what_is_landed_and_keeps_its_lookba
         assert key in set(partitioning.keys(since, max(fence, partitioning.window(key).upper)))
 
 
+def test_a_lookback_beyond_the_calendar_looks_at_everything() -> None:
+    spec = daily("t", "1000-01-01", cursor={"column": "at", "lookback_days": 10**12})
+    assert recent_since(spec, "1000-01-02", dt.datetime(2024, 1, 1)) == dt.datetime(1000, 1, 1)  # noqa: DTZ001
+
+
 # --- what each finds -------------------------------------------------------------------------------------------------
 
 

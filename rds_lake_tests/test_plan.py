@@ -244,6 +244,7 @@ def test_an_observation_can_be_limited_to_a_span(rooms, mysql_table):
     assert seen(None, "2024-01-03") == set(DAYS[:2])
     assert seen("2024-01-02", "2024-01-03") == {DAYS[1]}
     assert seen("2025-01-01", "2025-01-02") == set()
+    assert seen("0001-01-01", "9999-12-31") == set(DAYS)
 
 
 def test_rows_that_no_partition_holds_are_reported(rooms, mysql_table):

@@ -21,6 +21,7 @@ from rds_lake.quality.rules import (
     FILE,
     KEEPS,
     ROW,
+    ROWS,
     CompiledRules,
     Lookup,
     applying_rules,
@@ -147,14 +148,14 @@ def _scan(
     full = pa.schema([*schema, *marks])
     if first:
         try_rules(connection, rules, manifests[-1].table, full)
-        connection.register("landed", pa.Table.from_batches([], full))
-        connection.execute(f"CREATE TABLE broken AS {rules.select('landed')}")
-        connection.unregister("landed")
+        connection.register(ROWS, pa.Table.from_batches([], full))
+        connection.execute(f"CREATE TABLE broken AS {rules.select(ROWS)}")
+        connection.unregister(ROWS)
     reader = pa.RecordBatchReader.from_batches(full, _rows(store, manifests, schema, marks))
-    connection.register("landed", reader)
+    connection.register(ROWS, reader)
     with applying_rules(manifests[-1].table, f"{len(manifests):,} partitions"):
-        connection.execute(f"CREATE TEMP TABLE scanned AS {rules.select('landed')}")
-    connection.unregister("landed")
+        connection.execute(f"CREATE TEMP TABLE scanned AS {rules.select(ROWS)}")
+    connection.unregister(ROWS)
     connection.execute("INSERT INTO broken SELECT * FROM scanned WHERE _failed_rules IS NOT NULL")
     twice = f"SELECT 1 FROM scanned GROUP BY {PARTITION}, {quote_all(key)} HAVING COUNT(*) > 1"
     [(repeated,)] = _rows_of(connection, f"SELECT COUNT(*) FROM ({twice})")

@@ -28,6 +28,11 @@ FILE = "_source_file"
 KEEPS = "_keeps_"
 """How the columns begin that hold, inside the query only, whether a row keeps a rule."""
 
+ROWS = "_keeps_rows"
+"""The relation that rules are evaluated over, inside the query only. It can be read once, so no rule of a YAML may read
+it again: it is not called as anybody would guess.
+"""
+
 Lookup = tuple[str, str]
 """A lookup table and its column."""
 
@@ -190,16 +195,16 @@ def try_rules(connection: duckdb.DuckDBPyConnection, rules: CompiledRules, table
     Raises:
         SpecError: one cannot.
     """
-    connection.register("landed", pa.Table.from_batches([], schema))
+    connection.register(ROWS, pa.Table.from_batches([], schema))
     for rule in rules.rules:
         if rule.implied:
             continue
         try:
-            connection.execute(f"SELECT *, {rule.condition} FROM landed").fetchall()
+            connection.execute(f"SELECT *, {rule.condition} FROM {ROWS}").fetchall()
         except duckdb.Error as error:
             raise SpecError(
                 f"{table}: the rule {rule.label} cannot be applied: {str(error).splitlines()[0]}.",
-                f"Correct it in defs/{table}/defs.yaml.",
+                f"A rule sees the columns of one row, and no table. Correct it in defs/{table}/defs.yaml.",
             ) from error
 
 
@@ -209,4 +214,5 @@ def engine_settings(scratch: str) -> dict[str, str | bool | int | float | list[s
     Args:
         scratch: a folder for what does not fit into memory.
     """
-    return {"threads": 1, "memory_limit": ENGINE_MEMORY, "temp_directory": scratch}
+    alone = {"python_enable_replacements": False}  # no name in a rule stands for a variable of ours
+    return {"threads": 1, "memory_limit": ENGINE_MEMORY, "temp_directory": scratch, **alone}

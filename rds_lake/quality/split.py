@@ -27,6 +27,7 @@ from rds_lake.quality.rules import (
     FILE,
     KEEPS,
     ROW,
+    ROWS,
     CompiledRules,
     Lookup,
     applying_rules,
@@ -159,12 +160,12 @@ class Splitter:
             batches = chain([first], rows)
             # The engine reads ahead and counts the rows, not their bytes: a portion is what it may hold of wide ones.
             for portion in ([batch] for batch in batches) if rules.row_by_row else [batches]:
-                connection.register("landed", pa.RecordBatchReader.from_batches(marked, portion))
+                connection.register(ROWS, pa.RecordBatchReader.from_batches(marked, portion))
                 try:
                     with applying_rules(landed.table, f"the partition {landed.partition}"):
-                        yield from connection.execute(rules.select("landed")).to_arrow_reader(at_once[0])
+                        yield from connection.execute(rules.select(ROWS)).to_arrow_reader(at_once[0])
                 finally:
-                    connection.unregister("landed")
+                    connection.unregister(ROWS)
 
     def _landed_rows(
         self, landed: Manifest, schema: pa.Schema, marked: pa.Schema, at_once: list[int]

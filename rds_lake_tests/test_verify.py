@@ -209,11 +209,12 @@ def test_a_ledger_and_a_catalog_bent_by_hand_are_named(world: World, orders: Tab
         world.query(statement.format("rds_lake.load_ledger") + place)
     glue, database = world.client("glue"), world.environ["RDS_LAKE_GLUE_DATABASE"]
     given = {"DatabaseName": database, "TableName": "orders_staging"}
-    present = glue.get_partition(**given, PartitionValues=["2024-01-05"])["Partition"]["StorageDescriptor"]
-    elsewhere = {**present, "Location": f"s3://{world.bucket}/elsewhere/"}
-    changed = {"Values": ["2024-01-05"], "StorageDescriptor": elsewhere}
-    entries = [{"PartitionValueList": ["2024-01-05"], "PartitionInput": changed}]
-    glue.batch_update_partition(**given, Entries=entries)
+    serde = {"SerializationLibrary": "org.apache.hadoop.hive.serde2.OpenCSVSerde"}
+    for day, bent in (("05", {"Location": f"s3://{world.bucket}/elsewhere/"}), ("07", {"SerdeInfo": serde})):
+        values = [f"2024-01-{day}"]
+        present = glue.get_partition(**given, PartitionValues=values)["Partition"]["StorageDescriptor"]
+        changed = {"Values": values, "StorageDescriptor": {**present, **bent}}
+        glue.batch_update_partition(**given, Entries=[{"PartitionValueList": values, "PartitionInput": changed}])
     glue.delete_partition(**given, PartitionValues=["2024-01-06"])
     found = verify(orders)
     named = faults(found)
@@ -224,6 +225,7 @@ def test_a_ledger_and_a_catalog_bent_by_hand_are_named(world: World, orders: Tab
         "04": "the ledger names the batch b, staging holds ",
         "05": f"the catalog has staging at s3://{world.bucket}/elsewhere/, its batch lies at s3://{world.bucket}/ord",
         "06": "the catalog has staging at no place, its batch lies at ",
+        "07": "the catalog has staging as org.apache.hadoop.hive.serde2.OpenCSVSerde, its batch is parquet",
     }.items():
         assert [fault[: len(said_of_it)] for fault in named.pop(day)] == [said_of_it]
     assert named == {}

@@ -6,12 +6,14 @@ partition without rows is not registered. A table without partitions has its cur
 A query fails when a partition's columns are of other types than the table's. So the table has the agreed columns, which
 only become more and wider, whatever batch is published; and when they change, every registered partition gets them
 before the table does, so that a crash in between is made good by the next one that publishes.
+
+A partition is read in the format of its own batch, which is not the table's after a change of `landing.format`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rds_lake.errors import PermanentError
 from rds_lake.lake.agreement import read_agreed
@@ -46,6 +48,17 @@ _FORMATS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+_HEADER = "skip.header.line.count"
+"""The table's parameter that keeps a CSV file's first line out; readers of other formats do not look at it."""
+
+
+class BatchPlace(NamedTuple):
+    """Where the files of a partition lie, as an `s3://` prefix, and their format."""
+
+    location: str
+    format: str
+
+
 @dataclass(frozen=True)
 class CatalogTable:
     """One table of the catalog.
@@ -55,7 +68,7 @@ class CatalogTable:
         columns: names and Glue types of its columns, without the partition column.
         partition_column: the partition column's name, None for a table without partitions.
         location: the `s3://` prefix of the whole table.
-        format: `parquet` or `csv`.
+        format: `parquet` or `csv`; that of the newest batch, where its partitions differ.
         description: what one row is.
     """
 
@@ -66,24 +79,24 @@ class CatalogTable:
     format: str
     description: str = ""
 
-    def storage(self, location: str) -> dict[str, Any]:
-        """Glue's StorageDescriptor for a location of this table."""
+    def storage(self, place: BatchPlace) -> dict[str, Any]:
+        """Glue's StorageDescriptor for a place of this table."""
         # Athena's CSV reader knows text only; a type it cannot parse would fail the whole query.
-        columns = [{"Name": name, "Type": "string" if self.format == "csv" else kind} for name, kind in self.columns]
-        return {"Columns": columns, "Location": location, **_FORMATS[self.format]}
+        columns = [{"Name": name, "Type": "string" if place.format == "csv" else kind} for name, kind in self.columns]
+        return {"Columns": columns, "Location": place.location, **_FORMATS[place.format]}
 
     def as_input(self) -> dict[str, Any]:
         """Glue's TableInput."""
         parameters = {"classification": self.format, "EXTERNAL": "TRUE"}
         if self.format == "csv":
-            parameters["skip.header.line.count"] = "1"
+            parameters[_HEADER] = "1"
         return {
             "Name": self.name,
             "Description": self.description,
             "TableType": "EXTERNAL_TABLE",
             "Parameters": parameters,
             "PartitionKeys": [{"Name": self.partition_column, "Type": "string"}] if self.partition_column else [],
-            "StorageDescriptor": self.storage(self.location),
+            "StorageDescriptor": self.storage(BatchPlace(self.location, self.format)),
         }
 
 
@@ -110,6 +123,8 @@ class Catalog:
                 return
             if not covers(present, wanted):
                 self._realign(table)
+                if _HEADER in present.get("Parameters", {}):  # older partitions may be CSV still
+                    wanted["Parameters"][_HEADER] = "1"
                 self.client.update_table(DatabaseName=self.database, TableInput=wanted, SkipArchive=True)  # type: ignore[arg-type]
 
     def _realign(self, table: CatalogTable) -> None:
@@ -119,7 +134,7 @@ class Catalog:
         pages = self.client.get_paginator("get_partitions").paginate(DatabaseName=self.database, TableName=table.name)
         found = [item for page in pages for item in page["Partitions"]]
         wanted = [
-            {"Values": item["Values"], "StorageDescriptor": table.storage(item["StorageDescriptor"]["Location"])}
+            {"Values": item["Values"], "StorageDescriptor": table.storage(_known(item["StorageDescriptor"], table))}
             for item in found
         ]
         stale = [new for new, old in zip(wanted, found, strict=True) if not covers(old, new)]
@@ -145,16 +160,15 @@ class Catalog:
         except exists:
             self.client.update_table(DatabaseName=self.database, TableInput=wanted)  # type: ignore[arg-type]
 
-    def register(self, table: CatalogTable, locations: Mapping[str, str]) -> None:
+    def register(self, table: CatalogTable, places: Mapping[str, BatchPlace]) -> None:
         """Point partitions at their batches, whether they are known already or not.
 
         Args:
             table: the table.
-            locations: for each partition, the `s3://` prefix of its current batch.
+            places: for each partition, where its current batch lies.
         """
         inputs = [
-            {"Values": [partition], "StorageDescriptor": table.storage(location)}
-            for partition, location in locations.items()
+            {"Values": [partition], "StorageDescriptor": table.storage(place)} for partition, place in places.items()
         ]
         for some in _chunks(inputs, PARTITION_LIMIT):
             with aws_errors(f"the partitions of {self.database}.{table.name}"):
@@ -176,7 +190,7 @@ class Catalog:
                 )
             self._errors(answer, "EntityNotFoundException")
 
-    def locations(self, name: str, partitioned: bool) -> dict[str, str]:
+    def all_places(self, name: str, partitioned: bool) -> dict[str, BatchPlace]:
         """Where the catalog says that a table's partitions lie, empty for a table that it does not know.
 
         Args:
@@ -187,23 +201,23 @@ class Catalog:
             try:
                 if not partitioned:
                     table = self.client.get_table(DatabaseName=self.database, Name=name)["Table"]
-                    return {WHOLE_TABLE: table["StorageDescriptor"]["Location"]}
+                    return {WHOLE_TABLE: place_in(table["StorageDescriptor"])}
                 pages = self.client.get_paginator("get_partitions").paginate(
                     DatabaseName=self.database, TableName=name, ExcludeColumnSchema=True
                 )
                 return {
-                    partition["Values"][0]: partition["StorageDescriptor"]["Location"]
+                    partition["Values"][0]: place_in(partition["StorageDescriptor"])
                     for page in pages
                     for partition in page["Partitions"]
                 }
             except self.client.exceptions.EntityNotFoundException:
                 return {}
 
-    def places(self, name: str, partitioned: bool, partitions: Sequence[str]) -> dict[str, str]:
-        """Where the catalog says that some partitions of a table lie, as `locations` does for all."""
+    def places(self, name: str, partitioned: bool, partitions: Sequence[str]) -> dict[str, BatchPlace]:
+        """Where the catalog says that some partitions of a table lie, as `all_places` does for all."""
         if not partitioned:
-            return self.locations(name, partitioned)
-        found: dict[str, str] = {}
+            return self.all_places(name, partitioned)
+        found: dict[str, BatchPlace] = {}
         for some in _chunks(partitions, PARTITION_LIMIT):
             with aws_errors(f"the partitions of {self.database}.{name}"):
                 try:
@@ -214,7 +228,7 @@ class Catalog:
                     )
                 except self.client.exceptions.EntityNotFoundException:
                     return {}
-            found |= {each["Values"][0]: each["StorageDescriptor"]["Location"] for each in answer["Partitions"]}
+            found |= {each["Values"][0]: place_in(each["StorageDescriptor"]) for each in answer["Partitions"]}
         return found
 
     def _errors(self, answer: Mapping[str, Any], expected: str) -> list[dict[str, Any]]:
@@ -228,6 +242,19 @@ class Catalog:
                     "Check the table in the Glue console, then materialise the partition again.",
                 )
         return [{"PartitionValues": ["?"], **error} for error in errors]
+
+
+def place_in(storage: Mapping[str, Any]) -> BatchPlace:
+    """The place that a StorageDescriptor of Glue names; a format that is none of ours is called as its SerDe."""
+    ours = (name for name, known in _FORMATS.items() if covers(storage, known))
+    other = storage.get("SerdeInfo", {}).get("SerializationLibrary", "none")
+    return BatchPlace(storage["Location"], next(ours, other))
+
+
+def _known(storage: Mapping[str, Any], table: CatalogTable) -> BatchPlace:
+    """The place of a registered partition, in the table's format where its own is none of ours."""
+    place = place_in(storage)
+    return place if place.format in _FORMATS else place._replace(format=table.format)
 
 
 def covers(present: Any, wanted: Any) -> bool:  # noqa: ANN401 - any JSON value
@@ -296,7 +323,9 @@ def _register(
     )
     catalog.ensure_table(table)
     if spec.partition_column is not None:
-        catalog.register(table, {partition: store.url(_folder(m)) for partition, m in inside.items()})
+        catalog.register(
+            table, {partition: BatchPlace(store.url(_folder(m)), m.format) for partition, m in inside.items()}
+        )
         catalog.withdraw(table, [m.partition for m in manifests if m.partition not in inside])
 
 

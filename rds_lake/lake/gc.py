@@ -229,7 +229,7 @@ class Collector:
             found[partition] = Standing(
                 batches=held,
                 since=self._store.modified(keys.manifest(stage, partition)) if partition in current[stage] else None,
-                place=self._store.key(place) if place else None,
+                place=self._store.key(place.location) if place else None,
             )
         return found
 

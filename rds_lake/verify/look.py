@@ -16,7 +16,7 @@ from rds_lake.extract.contract import Reading, Shape
 from rds_lake.extract.fingerprint import EMPTY
 from rds_lake.extract.snapshot import Snapshot
 from rds_lake.lake.agreement import present_shape, read_agreed
-from rds_lake.lake.catalog import Catalog, place_of
+from rds_lake.lake.catalog import BatchPlace, Catalog, place_of
 from rds_lake.lake.keys import WHOLE_TABLE, TableKeys
 from rds_lake.lake.manifest import Manifest, Manifests
 from rds_lake.lake.store import ObjectStore, side_by_side
@@ -147,7 +147,7 @@ class Look:
     def findings(self, *, rows: bool) -> Findings:
         """The verdicts by partition, the table's own faults, and notes."""
         fingerprints = self._fingerprints()
-        catalog = {stage: self._locations(stage) for stage in LAKE_STAGES}
+        catalog = {stage: self._places(stage) for stage in LAKE_STAGES}
         groups = self._groups(fingerprints)
         self._to_count = sum(map(len, groups.values()))
         found: dict[str, Verdict] = {}
@@ -328,17 +328,22 @@ class Look:
 
     # --- the catalog -------------------------------------------------------------------------------------------------
 
-    def _locations(self, stage: Stage) -> dict[str, str]:
-        return self._catalog.locations(self._spec.asset(stage).lower(), self._spec.partitioning is not None)
+    def _places(self, stage: Stage) -> dict[str, BatchPlace]:
+        return self._catalog.all_places(self._spec.asset(stage).lower(), self._spec.partitioning is not None)
 
-    def _catalog_faults(self, partition: str, catalog: Mapping[Stage, Mapping[str, str]]) -> tuple[str, ...]:
+    def _catalog_faults(self, partition: str, catalog: Mapping[Stage, Mapping[str, BatchPlace]]) -> tuple[str, ...]:
         said = []
         for stage, batch in self._batches.get(partition, {}).items():
             place = place_of(self._keys, stage, batch)
             wanted = self._store.url(place) if place else None
             present = catalog[stage].get(partition)
-            if present != wanted:
-                said.append(f"the catalog has {stage} at {present or 'no place'}, its batch lies at {wanted or 'none'}")
+            location = present.location if present else None
+            if location != wanted:
+                said.append(
+                    f"the catalog has {stage} at {location or 'no place'}, its batch lies at {wanted or 'none'}"
+                )
+            elif present and present.format != batch.format:
+                said.append(f"the catalog has {stage} as {present.format}, its batch is {batch.format}")
         return tuple(said)
 
     @property
@@ -346,7 +351,7 @@ class Look:
         """Whether all partitions are looked at."""
         return self._scope.window is None and self._scope.only is None
 
-    def _faults(self, before: int, stray: str, catalog: Mapping[Stage, Mapping[str, str]]) -> tuple[str, ...]:
+    def _faults(self, before: int, stray: str, catalog: Mapping[Stage, Mapping[str, BatchPlace]]) -> tuple[str, ...]:
         """What is wrong with the table as a whole."""
         said = []
         if before:

@@ -8,7 +8,7 @@ from rooms import as_committed, daily, refit, table_spec
 
 from rds_lake.extract.types import Column
 from rds_lake.lake.archive import copy_to_archive, vacate_landing
-from rds_lake.lake.catalog import PARTITION_LIMIT, CatalogTable, publish
+from rds_lake.lake.catalog import PARTITION_LIMIT, BatchPlace, CatalogTable, publish
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifests
 
@@ -154,13 +154,38 @@ def test_athena_reads_a_csv_table_as_text(rooms):
     assert athena(rooms, f'SELECT id, v FROM "{name}" ORDER BY id')[0] == ["1", 'say "x", y']
 
 
+def test_a_partition_is_read_in_the_format_of_its_own_batch(rooms):
+    spec = daily(rooms.name())
+    name, mixed = spec.asset("archived"), {"2024-01-01": "parquet", "2024-01-02": "csv"}
+    made = {day: rooms.batch(spec, "archived", COLUMNS, rows(1), partition=day, format=mixed[day]) for day in mixed}
+    longer = (*COLUMNS, Column("w", "int(11)"))
+    grown = rooms.batch(spec, "archived", longer, [(*rows(1, 3)[0], 7)], partition="2024-01-03").manifest
+    show(rooms, spec, [made["2024-01-01"].manifest], "archived")
+    show(rooms, spec, [made["2024-01-02"].manifest], "archived")
+    show(rooms, spec, [grown], "archived")  # more columns: all registered partitions get them
+    places = rooms.catalog.all_places(name, partitioned=True)
+    assert {day: place.format for day, place in places.items()} == {**mixed, "2024-01-03": "parquet"}
+    assert rooms.catalog.places(name, partitioned=True, partitions=list(mixed)) == {day: places[day] for day in mixed}
+    glue, table = rooms.catalog.client, {"DatabaseName": rooms.catalog.database, "TableName": name}
+    kinds = {
+        day: [
+            item["Type"]
+            for item in glue.get_partition(**table, PartitionValues=[day])["Partition"]["StorageDescriptor"]["Columns"]
+        ]
+        for day in mixed
+    }
+    assert kinds == {"2024-01-01": ["int", "timestamp", "string", "int"], "2024-01-02": ["string"] * 4}
+    parameters = glue.get_table(DatabaseName=rooms.catalog.database, Name=name)["Table"]["Parameters"]
+    assert parameters["skip.header.line.count"] == "1", "a CSV file's first line is no row, whatever is landed now"
+
+
 def test_more_partitions_than_one_request_takes_are_registered_moved_and_withdrawn(rooms, spec):
     names = [f"p{number:03}" for number in range(PARTITION_LIMIT + 30)]
     table = CatalogTable(rooms.name(), (("id", "int"),), "day", f"s3://{rooms.store.bucket}/x/", "parquet")
     rooms.catalog.ensure_table(table)
     for place in ("a", "b"):
         locations = {name: f"s3://{rooms.store.bucket}/x/{name}/{place}/" for name in names}
-        rooms.catalog.register(table, locations)
+        rooms.catalog.register(table, {name: BatchPlace(location, "parquet") for name, location in locations.items()})
         assert partitions(rooms, table.name) == locations
     rooms.catalog.withdraw(table, names[:60])
     assert partitions(rooms, table.name).keys() == set(names[60:])

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from pipeline import LAKE, World
+from pipeline import LAKE, VALID, World
 
 from rds_lake.resources.services import LakeResource, RdsResource, WarehouseResource
 from rds_lake.spec import TableSpec
@@ -242,6 +242,23 @@ def test_a_change_of_the_source_is_behind_and_no_difference(world: World, orders
     assert behind == dict.fromkeys(["2024-01-01", "2024-01-05"], "the source has changed since")
     assert world.sync(orders).ok
     assert verify(orders, rows=True).in_step
+
+
+def test_rules_whose_lookup_changed_are_behind_and_no_difference(world: World, orders: TableSpec) -> None:
+    lookup = f"orders_status_{world.token}"
+    world.ask(f"UPDATE {lookup} SET status_name = 'OPEN' WHERE status_name = 'CLOSED'")
+    found = verify(orders)
+    assert (found.differs, found.in_step) == (False, False)
+    assert {verdict.behind for verdict in found.partitions} == {"the rules have changed since"}
+    world.ask(f"DELETE FROM {lookup}")
+    found = verify(orders)
+    assert found.refused
+    assert f"the next sync will refuse: orders: an in_lookup rule cannot be used. The lookup table '{lookup}'" in said(
+        found
+    )
+    with world.source() as cursor:
+        cursor.executemany(f"INSERT INTO {lookup} VALUES (%s)", [(text,) for text in VALID])
+    assert verify(orders).in_step
 
 
 def test_a_partition_that_was_never_landed_is_behind(world: World, orders: TableSpec) -> None:

@@ -179,6 +179,7 @@ class Audit:
             looking = Look(
                 spec,
                 scope,
+                self._source,
                 snapshot,
                 self._store,
                 self._catalog,

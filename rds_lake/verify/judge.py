@@ -34,6 +34,7 @@ class Evidence:
         fingerprint: the source's fingerprint now.
         held_back: whether the fence stands before the one that it was landed under.
         reshaped: whether it lies in other columns than it would be landed in now.
+        rules: digest of the rules as they are now; None where no sync could apply them.
         batches: the current manifests.
         entry: the ledger's row.
         sums: rows and checksums by side; a damaged batch has none.
@@ -48,6 +49,7 @@ class Evidence:
     fingerprint: str = EMPTY
     held_back: bool = False
     reshaped: bool = False
+    rules: str | None = None
     batches: Mapping[Stage, Manifest] = field(default_factory=dict)
     entry: Entry | None = None
     sums: Mapping[Side, Sum] = field(default_factory=dict)
@@ -99,7 +101,8 @@ def opinion(found: Evidence) -> Opinion:
         faults.append(NO_TABLE)
     if not unfinished and not found.damage:
         faults += found.catalog
-    return Opinion(checks, changed or next(iter(unfinished.values()), None), tuple(faults))
+    behind = changed or next(iter(unfinished.values()), None) or _by_old_rules(found)
+    return Opinion(checks, behind, tuple(faults))
 
 
 def unequal(found: Evidence, checks: Checks) -> tuple[str, ...]:
@@ -137,6 +140,13 @@ def _changed(found: Evidence, landed: Manifest) -> str | None:
     if found.fingerprint != landed.fingerprint:
         return "the source has changed since"
     return "the source's columns have changed since" if found.reshaped else None
+
+
+def _by_old_rules(found: Evidence) -> str | None:
+    """Why the next sync splits and loads the landed rows again."""
+    if found.rules is None or found.entry is None or found.entry.rules == found.rules:
+        return None
+    return "the rules have changed since"
 
 
 def _never_landed(found: Evidence) -> Opinion:

@@ -15,12 +15,14 @@ from rds_lake.errors import PermanentError, SpecError
 from rds_lake.extract.contract import Reading, Shape
 from rds_lake.extract.fingerprint import EMPTY
 from rds_lake.extract.snapshot import Snapshot
+from rds_lake.extract.source import Source
 from rds_lake.lake.agreement import present_shape, read_agreed
 from rds_lake.lake.catalog import BatchPlace, Catalog, place_of
 from rds_lake.lake.keys import WHOLE_TABLE, TableKeys
 from rds_lake.lake.manifest import Manifest, Manifests
 from rds_lake.lake.store import ObjectStore, side_by_side
 from rds_lake.partitions import Window
+from rds_lake.plan import rules_digest
 from rds_lake.spec import LAKE_STAGES, Stage, TableSpec
 from rds_lake.verify import cut
 from rds_lake.verify.canonical import is_summed
@@ -100,6 +102,7 @@ class Look:
     Args:
         spec: the table's YAML.
         scope: the partitions that are looked at.
+        source: the MySQL source.
         snapshot: the source's snapshot.
         store: the lake's bucket.
         catalog: the lake's catalog.
@@ -114,6 +117,7 @@ class Look:
         self,
         spec: TableSpec,
         scope: Scope,
+        source: Source,
         snapshot: Snapshot,
         store: ObjectStore,
         catalog: Catalog,
@@ -143,6 +147,7 @@ class Look:
         self._unreadable: dict[str, dict[Stage, str]] = {}
         self._batches = self._read_batches()
         self._shape, self._refused = self._read_shape()
+        self._rules = self._read_rules(source)
 
     def findings(self, *, rows: bool) -> Findings:
         """The verdicts by partition, the table's own faults, and notes."""
@@ -167,6 +172,7 @@ class Look:
                     fingerprint=fingerprints.get(key, EMPTY),
                     held_back=self._held_back(key),
                     reshaped=self._is_reshaped(key),
+                    rules=self._rules,
                     batches=self._batches.get(key, {}),
                     entry=self._entries.get(key),
                     sums={**lake[key].sums, "source": mine, "warehouse": warehouse.get(key, NOTHING)},
@@ -211,6 +217,16 @@ class Look:
                 is_same = source is not None and source.mapped == item.column.mapped
                 readings.append(Reading(item.column, source if is_same else None))
             return Shape(tuple(readings), stored.agreed), error.problem
+
+    def _read_rules(self, source: Source) -> str | None:
+        """The digest of the rules as they are now, None if the next sync will refuse them, or the table."""
+        if self._refused is not None:
+            return None
+        try:
+            return rules_digest(source, self._spec, replace(self._snapshot.table, columns=self._shape.columns))
+        except SpecError as error:
+            self._refused = error.problem
+            return None
 
     def _is_reshaped(self, partition: str) -> bool:
         landed = self._batches.get(partition, {}).get("landing")

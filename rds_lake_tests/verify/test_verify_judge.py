@@ -32,7 +32,7 @@ SUMS = {
     "discarded": Sum(1, 9),
     "warehouse": Sum(2, 21),
 }
-GOOD = Evidence("p", "3-a", batches=WHOLE, entry=Entry("s", "3-a", "r", 2, 2), sums=SUMS)
+GOOD = Evidence("p", "3-a", rules="r", batches=WHOLE, entry=Entry("s", "3-a", "r", 2, 2), sums=SUMS)
 
 
 def judged(found: Evidence) -> tuple[str | None, tuple[str, ...]]:
@@ -57,6 +57,13 @@ def test_a_changed_source_is_behind_and_the_rest_is_still_compared() -> None:
     assert judged(changed) == ("the source has changed since", ())
     bent = replace(changed, sums={**changed.sums, "warehouse": Sum(2, 22)})
     assert judged(bent)[1] == ("staging and the warehouse hold 2 rows each, with different values",)
+
+
+def test_changed_rules_are_behind_and_everything_is_still_compared() -> None:
+    changed = replace(GOOD, rules="new")
+    assert judged(changed) == ("the rules have changed since", ())
+    assert opinion(changed).checks == opinion(GOOD).checks
+    assert judged(replace(GOOD, rules=None)) == (None, ()), "rules that nobody could apply are a note of the table"
 
 
 def test_a_partition_whose_fence_was_later_is_behind() -> None:

@@ -5,7 +5,8 @@ the source dropped stays and is NULL from then on, and a type that still holds t
 if the source needs less room now. So batches of different ages fit together by name and by position.
 
 The hard part is which older batches are still right. `ALTER TABLE` changes values without touching the cursor: it fills
-a new column, rounds a decimal, brings a dropped column back. Each agreed column therefore has a stamp that is renewed
+a new column, rounds a decimal, brings a dropped column back, exchanges the names of two columns (all that shows is
+their order). Each agreed column therefore has a stamp that is renewed
 when its values may have changed; the digest over names, types and stamps (the *shape*) is written beside every batch
 and every loaded partition, and whatever lies under another shape is landed again.
 """
@@ -64,12 +65,20 @@ class Agreed:
         since: when this version was agreed on, ISO 8601 in UTC.
         columns: its columns, in the order of every batch.
         changes: the latest changes, the newest last.
+        order: their names in lower case, in the source's order; None in one that an earlier version wrote.
     """
 
     version: int
     since: str
     columns: tuple[AgreedColumn, ...]
     changes: tuple[Change, ...] = ()
+    order: tuple[str, ...] | None = None
+
+    def lacks(self, other: "Agreed") -> bool:
+        """Whether an earlier version wrote it, which did not know all that another one tells of the source."""
+        told = [item.column.generated is not None for item in other.columns]
+        known = [item.column.generated is not None for item in self.columns]
+        return self.order is None or known != told
 
 
 @dataclass(frozen=True)
@@ -139,7 +148,8 @@ def decide(
     """
     if agreed is None:
         columns = tuple(AgreedColumn(column, column.type, now, source_as=_how(column)) for column in present)
-        return Shape(tuple(Reading(column, column) for column in present), Agreed(1, now, columns))
+        order = tuple(column.name.lower() for column in present)
+        return Shape(tuple(Reading(column, column) for column in present), Agreed(1, now, columns, order=order))
     decision = _Decision(contract, f"{table}: the source table '{source_table}'", agreed, present, now)
     if contract == "freeze" and decision.what:
         raise SpecError(
@@ -177,6 +187,7 @@ class _Decision:
         self.items = [self._follow(item, source) for item, source in pairs]
         self.readings = [Reading(item.column, source) for item, (_, source) in zip(self.items, pairs, strict=True)]
         self._add(list(others.values()))
+        self.order = self._in_order(present)
 
     def _follow(self, item: AgreedColumn, source: Column | None) -> AgreedColumn:
         if source is None:
@@ -187,8 +198,10 @@ class _Decision:
         as_text = _is_printed(item.column, source)
         if changes := _changes(item, source, as_text=as_text):
             self.what += changes
-            gentle = item.source_as == _how(source) and is_gentle(
-                replace(item.column, type=item.source, as_=item.source_as), source, as_text=as_text
+            gentle = (
+                item.source_as == _how(source)
+                and _is_computed_alike(item.column, source)
+                and is_gentle(replace(item.column, type=item.source, as_=item.source_as), source, as_text=as_text)
             )
             return replace(self._join(item, source), stamp=item.stamp if gentle else self.now)
         joined = self._join(item, source)
@@ -207,7 +220,13 @@ class _Decision:
         item = replace(item, source=source.type, source_as=_how(source))
         if (held.arrow, held.redshift) == (wanted.arrow, wanted.redshift):
             return replace(item, column=source)
-        kept = replace(item.column, name=source.name, nullable=source.nullable, charset=source.charset)
+        kept = replace(
+            item.column,
+            name=source.name,
+            nullable=source.nullable,
+            charset=source.charset,
+            generated=source.generated,
+        )
         if self.contract != "freeze" and wider(held.redshift, wanted.redshift) is None:
             raise SpecError(
                 f"{self.who} has the column '{source.name}' as {_said(source)} now; it was {_said(item.column)}, and "
@@ -230,13 +249,26 @@ class _Decision:
         self.items += [AgreedColumn(column, column.type, self.now, source_as=_how(column)) for column in added]
         self.readings += [Reading(column, column) for column in added]
 
+    def _in_order(self, present: Sequence[Column]) -> tuple[str, ...]:
+        """The names in the source's order; columns that have changed places may have exchanged their names."""
+        known = {item.column.name.lower() for item in self.items}
+        order = tuple(column.name.lower() for column in present if column.name.lower() in known)
+        before = [name for name in self.agreed.order or () if name in order]
+        after = [name for name in order if name in before]
+        if moved := [old for old, new in zip(before, after, strict=True) if old != new]:
+            self.what.append(f"the columns stand in another order now, from '{moved[0]}' on, or have exchanged names")
+            self.items = [
+                replace(item, stamp=self.now) if item.column.name.lower() in moved else item for item in self.items
+            ]
+        return order
+
     def shape(self) -> Shape:
         if not any(reading.source for reading in self.readings):
             raise SpecError(
                 f"{self.who} has none of the agreed columns any more.",
                 "Start over with the present columns (see schema_changes in docs/tables.md).",
             )
-        agreed = replace(self.agreed, columns=tuple(self.items))
+        agreed = replace(self.agreed, columns=tuple(self.items), order=self.order)
         if self.what:
             change = Change(self.agreed.version + 1, self.now, tuple(self.what))
             history = (*self.agreed.changes, change)[-HISTORY:]
@@ -268,8 +300,13 @@ def _is_printed(held: Column, source: Column) -> bool:
     return source.kind != "text" and "string" in {str(held.mapped.arrow), str(source.mapped.arrow)}
 
 
+def _is_computed_alike(held: Column, source: Column) -> bool:
+    """Whether the server computes a column as it did, as far as that is known."""
+    return None in {held.generated, source.generated} or held.generated == source.generated
+
+
 def _changes(item: AgreedColumn, source: Column, *, as_text: bool) -> list[str]:
-    """In words, how a column is not what it was; another display width, or another place, is no change."""
+    """In words, how a column is not what it was; another display width is no change."""
     was, found = item.column, []
     if not same_type(item.source, source.type, as_text=as_text):
         found.append(f"'{source.name}' is now {_said(source)}, was {_said(was, item.source)}")
@@ -279,4 +316,7 @@ def _changes(item: AgreedColumn, source: Column, *, as_text: bool) -> list[str]:
         found.append(f"'{source.name}' {'may be NULL now' if source.nullable else 'is NOT NULL now'}")
     if not same_charset(was, source):
         found.append(f"'{source.name}' is in the character set {source.charset} now, was in {was.charset}")
+    if not _is_computed_alike(was, source):
+        now, then = (f"computed as {text}" if text else "not computed" for text in (source.generated, was.generated))
+        found.append(f"'{source.name}' is {now} now, was {then}")
     return found

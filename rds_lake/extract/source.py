@@ -175,8 +175,8 @@ class Source:
         with self.connect() as connection:
             columns = query(
                 connection,
-                "SELECT column_name, column_type, is_nullable, character_set_name FROM information_schema.columns "
-                "WHERE table_schema = %s AND table_name = %s ORDER BY ordinal_position",
+                "SELECT column_name, column_type, is_nullable, character_set_name, generation_expression "
+                "FROM information_schema.columns WHERE table_schema = %s AND table_name = %s ORDER BY ordinal_position",
                 (self.url.database, table),
             )
             if not columns:
@@ -197,8 +197,8 @@ class Source:
         return SourceTable(
             name=table,
             columns=tuple(
-                Column(name, _text(kind), nullable == "YES", charset=charset)
-                for name, kind, nullable, charset in columns
+                Column(name, _text(kind), nullable == "YES", charset=charset, generated=_text(expression or ""))
+                for name, kind, nullable, charset, expression in columns
             ),
             unique_keys=tuple(frozenset(names) for index, names in unique.items() if index not in with_null),
         )

@@ -128,6 +128,8 @@ class Column:
         nullable: whether it may hold NULL.
         as_: how it is carried, if not as its type says; never `exclude`, because such a column is not carried at all.
         charset: its character set, as far as it is known: of use to the reader only, so no part of what it is.
+        generated: the expression that the server computes it by, empty if it computes none, None if that is not known;
+            no part of what it is either.
     """
 
     name: str
@@ -135,6 +137,7 @@ class Column:
     nullable: bool = True
     as_: As | None = None
     charset: str | None = field(default=None, compare=False)
+    generated: str | None = field(default=None, compare=False)
 
     @property
     def mapped(self) -> MappedType:

@@ -72,7 +72,7 @@ def agree(store: ObjectStore, spec: TableSpec, table: SourceTable) -> Shape:
         stored = read_agreed(store, keys)
         binding = _binding(store, spec, table, stored)
         shape = _decide(spec, table, binding)
-        if binding is not None and not shape.changes:
+        if binding is not None and not shape.changes and not binding.agreed.lacks(shape.agreed):
             return shape
         try:
             store.put_if(keys.schema, agreed_to_json(shape.agreed), etag=stored.etag if stored else None)
@@ -90,9 +90,15 @@ def _binding(store: ObjectStore, spec: TableSpec, table: SourceTable, stored: St
     A first landing that fails (a value that cannot be carried, for example) leaves its agreement behind. It must not
     stand against the remedy, whatever the contract.
     """
-    if stored is None or same_columns([item.column for item in stored.agreed.columns], table.columns):
+    if stored is None or _is_like(stored.agreed, table):
         return stored
     return stored if Manifests(store, TableKeys.of(spec)).partitions("landing") else None
+
+
+def _is_like(agreed: Agreed, table: SourceTable) -> bool:
+    """Whether the source has the agreed columns, in the order in which they were agreed on as far as it is known."""
+    order = tuple(column.name.lower() for column in table.columns)
+    return agreed.order in {None, order} and same_columns([item.column for item in agreed.columns], table.columns)
 
 
 def _decide(spec: TableSpec, table: SourceTable, stored: Stored | None) -> Shape:
@@ -114,7 +120,13 @@ def agreed_to_json(agreed: Agreed) -> bytes:
         for item in agreed.columns
     ]
     changes = [asdict(change) for change in agreed.changes]
-    content = {"version": agreed.version, "since": agreed.since, "columns": columns, "changes": changes}
+    content = {
+        "version": agreed.version,
+        "since": agreed.since,
+        "columns": columns,
+        "order": agreed.order,
+        "changes": changes,
+    }
     return json.dumps(content, indent=1).encode()
 
 
@@ -148,7 +160,8 @@ def agreed_from_json(content: bytes, where: str) -> Agreed:
             for item in data["columns"]
         )
         changes = tuple(Change(item["version"], item["at"], tuple(item["what"])) for item in data["changes"])
-        return Agreed(data["version"], data["since"], columns, changes)
+        order = data.get("order")
+        return Agreed(data["version"], data["since"], columns, changes, tuple(order) if order is not None else None)
     except (ValueError, KeyError, TypeError) as error:
         raise PermanentError(
             f"{where} is not an agreed schema that rds_lake wrote: {error!r}.",

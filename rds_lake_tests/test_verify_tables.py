@@ -26,23 +26,30 @@ CUT = {"cursor": {"column": "at"}, "partitions": {"by": "day", "start": "2024-01
 
 
 def test_a_table_without_cursor_and_key_landed_as_csv(world: World) -> None:
-    rows = [(1, "a", None), (1, "a", None), (2, "", "NULL"), (None, "é😀", 'x,y\n"z"')]
-    spec = spec_of(world, "loose", "n INT, v VARCHAR(9), w TEXT", rows, landing={"format": "csv"})
+    rows = [(1, "a", None, 1.5), (1, "a", None, 1.5), (2, "", "NULL", None), (None, "é😀", 'x,y\n"z"', 0.1)]
+    rows += [(7, "c", "d", 1.5), (7, "c", "d", 2.5)]
+    spec = spec_of(world, "loose", "n INT, v VARCHAR(9), w TEXT, f FLOAT", rows, landing={"format": "csv"})
     assert world.sync(spec).error is None
     found = verify(spec, rows=True)
     assert found.in_step, said(found)
     assert {side: found.total(side) for side in ("source", "archived", "staging", "discarded", "warehouse")} == {
-        "source": 4,
-        "archived": 4,
-        "staging": 3,
+        "source": 6,
+        "archived": 6,
+        "staging": 5,
         "discarded": 1,
-        "warehouse": 3,
+        "warehouse": 5,
     }
     world.query("UPDATE loose SET v = 'b' WHERE n = 2")
+    world.query("UPDATE loose SET f = CASE n WHEN 1 THEN 2.25 ELSE 1.5 END WHERE n IN (1, 7)")
     found = verify(spec)
+    everywhere = "source, landing, archived, staging"
+    once = "1 in source, 1 in landing, 1 in archived, 1 in staging"
+    twice = "2 in source, 2 in landing, 2 in archived, 1 in staging, 1 in discarded, 0 in warehouse"
     assert found.partitions[0].differences.lines == (
-        "n 2, v '', w 'NULL': not in warehouse (in source, landing, archived, staging)",
-        "n 2, v 'b', w 'NULL': not in source, landing, archived, staging (in warehouse)",
+        f"n 1, v 'a', w NULL, with f 1.5: {twice}; with f 2.25: not in {everywhere} (in warehouse)",
+        f"n 2, v '', w 'NULL', f NULL: not in warehouse (in {everywhere})",
+        f"n 2, v 'b', w 'NULL', f NULL: not in {everywhere} (in warehouse)",
+        f"n 7, v 'c', w 'd', with f 1.5: {once}, 2 in warehouse; with f 2.5: not in warehouse (in {everywhere})",
     )
     assert world.sync(spec, again=True).error is None
     assert verify(spec, rows=True).in_step
@@ -71,6 +78,7 @@ def test_rows_that_gave_way_to_a_newer_version_of_a_key_are_no_difference(world:
     """The source does not keep the key unique: older versions stay in the lake, the warehouse has the newest."""
     rows = [(n, f"2024-01-0{1 + n % 3} 10:00:00", "old") for n in range(9)]
     rows += [(n, f"2024-01-05 10:00:0{n}", "new") for n in range(4)]
+    rows += [(8, "2024-01-03 09:00:00", "discarded")]
     spec = spec_of(world, "versions", "id INT, at DATETIME, v VARCHAR(9)", rows, key=["id"], **CUT)
     assert world.sync(spec).ok
     found = verify(spec)
@@ -79,7 +87,9 @@ def test_rows_that_gave_way_to_a_newer_version_of_a_key_are_no_difference(world:
     world.query("DELETE FROM versions WHERE id = 8")
     found = verify(spec, rows=True)
     [bad] = [verdict for verdict in found.partitions if verdict.status == "DIFFERS"]
-    assert bad.differences.lines == ("id 8: not in warehouse (in source, landing, archived, staging)",)
+    assert bad.differences.lines == (
+        "id 8, with at 2024-01-03 10:00:00.000000, v 'old': not in warehouse (in source, landing, archived, staging)",
+    )
 
 
 def test_a_sync_beside_the_audit_makes_no_difference(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ The sides' hashes stream into one table of DuckDB, which finds the keys whose ro
 rows of the few that are shown are read again, with their values.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time
@@ -23,7 +24,7 @@ from rds_lake.verify.queries import Questions
 from rds_lake.verify.sides import LakeSide, Row, SourceSide, WarehouseSide
 
 KEYS_SHOWN = 10
-"""Rows of a partition that a report names."""
+"""Rows of a partition that a report names, and versions of one of them."""
 
 Side = Stage | Literal["source"]
 SIDES: tuple[Side, ...] = ("source", "landing", "archived", "staging", "discarded", "warehouse")
@@ -59,6 +60,16 @@ class Checks:
             "warehouse > staging OR (staging > warehouse AND kh NOT IN (SELECT kh FROM superseded))": self.loaded,
         }
         return " OR ".join(f"({part})" for part, wanted in parts.items() if wanted) or "FALSE"
+
+    def are_unlike(self, counts: Mapping[Side, int]) -> bool:
+        """Whether a row that stands so often on each side is not alike where it has to be."""
+        held = Counter(counts)
+        return (
+            (self.source and held["source"] != held["landing"])
+            or (self.archived and held["landing"] != held["archived"])
+            or (self.split and held["landing"] != held["staging"] + held["discarded"])
+            or (self.loaded and held["staging"] != held["warehouse"])
+        )
 
     @property
     def sides(self) -> set[Side]:
@@ -235,17 +246,51 @@ def _line(spec: TableSpec, questions: Questions, checks: Checks, found: Mapping[
     first = next((rows[0] for rows in found.values() if rows), None)
     key = key_text(spec, questions, first)
     counts = {side: len(found.get(side, ())) for side in SIDES if side in checks.sides}
+    if max(counts.values(), default=0) > 1:
+        return _repeated(spec, questions, checks, found, counts)
     said = _counted(counts, checks)
-    if max(counts.values(), default=0) <= 1:
-        said += _columns(spec, questions, {side: rows[0] for side, rows in found.items() if rows})
+    said += _columns(spec, questions, {side: rows[0] for side, rows in found.items() if rows})
     return f"{key}: {'; '.join(said)}"
+
+
+def _repeated(
+    spec: TableSpec, questions: Questions, checks: Checks, found: Mapping[Side, list[Row]], counts: Mapping[Side, int]
+) -> str:
+    """A key that stands more than once on a side, in words: each version of its row is counted by itself."""
+    versions: dict[Row, tuple[Row, Counter[Side]]] = {}
+    for side, rows in found.items():
+        for row in rows:
+            versions.setdefault(tuple(map(repr, row[::2])), (row, Counter()))[1][side] += 1
+    varying = [
+        column.name
+        for column, tokens in zip(questions.columns, zip(*versions, strict=True), strict=True)
+        if len(set(tokens)) > 1
+    ]
+    apart = []
+    for row, mine in versions.values():
+        held = {side: mine[side] for side in counts}
+        if checks.are_unlike(held):
+            named = f"with {_named(spec, questions, row, varying)}: " if varying else ""
+            apart.append(named + "; ".join(_counted(held, checks)))
+    said = sorted(apart)[:KEYS_SHOWN] or _counted(counts, checks)
+    said += [f"and {len(apart) - len(said):,} more"] if len(apart) > len(said) else []
+    first = next(row for row, _ in versions.values())
+    same = _named(spec, questions, first, [name for name in _key_names(spec, questions) if name not in varying])
+    return f"{same}{', ' if varying and same else ': ' if same else ''}{'; '.join(said)}"
 
 
 def key_text(spec: TableSpec, questions: Questions, row: Row | None) -> str:
     """What a person knows a row by, from its tokens and shown values; personal values are not shown."""
-    if row is None:
-        return "a row that is gone by now"
-    names = spec.key or [column.name for column in questions.columns]
+    return "a row that is gone by now" if row is None else _named(spec, questions, row, _key_names(spec, questions))
+
+
+def _key_names(spec: TableSpec, questions: Questions) -> Sequence[str]:
+    """The columns that a row is named by: the key's, or all."""
+    return spec.key or [column.name for column in questions.columns]
+
+
+def _named(spec: TableSpec, questions: Questions, row: Row, names: Sequence[str]) -> str:
+    """Some columns of a row with their values."""
     shown = {
         column.name: "(personal)" if spec.is_personal(column.name) else _value(column, row[2 * index + 1])
         for index, column in enumerate(questions.columns)

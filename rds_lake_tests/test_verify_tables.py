@@ -61,12 +61,14 @@ def test_floats_are_not_in_the_checksum_and_rows_compares_them(world: World) -> 
     assert world.sync(spec).ok
     found = verify(spec, rows=True)
     assert found.in_step, said(found)
+    assert found.notes == ()
+    world.query("UPDATE prices SET price = 0.10000000000000002 WHERE id = 1")
+    found = verify(spec)
+    assert found.in_step
     assert found.notes == (
         "not in the checksum: price (double); --rows compares it",
         "not in the checksum: weight (float); --rows compares it",
     )
-    world.query("UPDATE prices SET price = 0.10000000000000002 WHERE id = 1")
-    assert verify(spec).in_step
     found = verify(spec, rows=True)
     assert found.partitions[0].faults == ("1 row differs in what no checksum covers",)
     assert found.partitions[0].differences.lines == (

@@ -186,7 +186,7 @@ class Look:
         stray = _stray(outside, [key_text(self._spec, asked.across, row[1:]) for row in some])
         before, left_out = self._snapshot.rows_outside() if self._is_whole else (0, 0)
         faults = self._faults(before, stray and f"{stray}: {self._warehouse.delete_outside()}", catalog)
-        return Findings(found, faults, self._notes(groups, left_out), self._refused is not None)
+        return Findings(found, faults, self._notes(groups, left_out, rows=rows), self._refused is not None)
 
     def _read_batches(self) -> dict[str, dict[Stage, Manifest]]:
         manifests = Manifests(self._store, self._keys)
@@ -385,20 +385,20 @@ class Look:
                 said.append(f"the catalog has partitions of {stage} without a manifest, the first is {min(gone)}")
         return tuple(said)
 
-    def _notes(self, groups: Mapping[Comparison, Sequence[str]], left_out: int) -> tuple[str, ...]:
+    def _notes(self, groups: Mapping[Comparison, Sequence[str]], left_out: int, *, rows: bool) -> tuple[str, ...]:
         columns = self._shape.columns
         everywhere = {column.name for asked in groups for column in asked.across.columns}
         said = [f"the next sync will refuse: {self._refused}"] if self._refused else []
         if left_out:
-            rows = counted(left_out, "row of the source has", "rows of the source have")
-            said.append(f"{rows} no cursor value: left out, as cursor.nulls says (exclude)")
+            without = counted(left_out, "row of the source has", "rows of the source have")
+            said.append(f"{without} no cursor value: left out, as cursor.nulls says (exclude)")
         said += [f"{text}, as schema_changes says" for text in self._shape.ignored]
         gone = [reading.column for reading in self._shape.readings if reading.source is None]
         said += [f"{column.name} ({column.type}) is not compared with the source" for column in gone]
         said += [
             f"not in the checksum: {column.name} ({column.type}); --rows compares it"
             for column in columns
-            if column.name in everywhere and not is_summed(column)
+            if column.name in everywhere and not is_summed(column) and not rows
         ]
         for asked, partitions in groups.items():
             if not partitions:
@@ -412,8 +412,8 @@ class Look:
                 said.append(f"not compared with the source {where}: {missing}")
         strangers = self._scope.strangers(self._entries)
         if strangers:
-            rows = counted(len(strangers), "ledger row is", "ledger rows are")
-            said.append(f"{rows} of no partition as declared now, such as {strangers[0]}")
+            entries = counted(len(strangers), "ledger row is", "ledger rows are")
+            said.append(f"{entries} of no partition as declared now, such as {strangers[0]}")
         return tuple(said)
 
 

@@ -376,8 +376,19 @@ class TableSpec(_Model):
                 raise SpecError(
                     f"{self.table}: {places[0]} names the column '{column}', which the source table "
                     f"'{self.source_name}' does not have (it has: {', '.join(present)}).",
-                    f"Correct it in defs/{self.table}/defs.yaml, or add the column to the source.",
+                    self._how_to_go_on_without(column, places),
                 )
+
+    def _how_to_go_on_without(self, column: str, places: Sequence[str]) -> str:
+        """What to do about a column that the YAML names and the source does not have."""
+        file = f"defs/{self.table}/defs.yaml"
+        if places[0] != "columns":
+            return f"Correct it in {file}, or add the column to the source."
+        personal = ": it is personal, and its values would be shown under another name" * self.is_personal(column)
+        return (
+            "A column that the YAML names is never dropped silently, whatever schema_changes says. If the source "
+            f"renamed it, rename columns.{column} in {file} as well{personal}; if it dropped it, take the entry out."
+        )
 
 
 def refuse_shared_targets(specs: Iterable[TableSpec]) -> None:

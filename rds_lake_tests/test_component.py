@@ -269,3 +269,16 @@ def test_a_column_that_only_the_yaml_knows_is_named_with_the_place_that_names_it
         "t: rule not_null_gone names the column 'gone', which the source table 't' does not have (it has: id). "
         "Correct it in defs/t/defs.yaml, or add the column to the source."
     )
+
+
+@pytest.mark.parametrize("personal", [False, True])
+def test_a_column_that_is_only_described_is_not_dropped_silently_and_the_message_says_why(*, personal: bool) -> None:
+    spec = TableSpec.model_validate({"table": "t", "columns": {"mail": {"description": "x", "personal": personal}}})
+    with pytest.raises(SpecError) as raised:
+        spec.check_columns(["e_mail"])
+    warned = ": it is personal, and its values would be shown under another name" if personal else ""
+    assert str(raised.value) == (
+        "t: columns names the column 'mail', which the source table 't' does not have (it has: e_mail). A column that "
+        "the YAML names is never dropped silently, whatever schema_changes says. If the source renamed it, rename "
+        f"columns.mail in defs/t/defs.yaml as well{warned}; if it dropped it, take the entry out."
+    )

@@ -88,7 +88,6 @@ HAS = "(it has: order_id, order_last_updated, customer_id, order_status)"
         ({"rules": [{"rule": "not_null", "column": "colour"}]}, "rule not_null_colour", "colour"),
         ({"key": ["id"]}, "key", "id"),
         ({"cursor": {"column": "updated"}}, "cursor", "updated"),
-        ({"columns": {"price": {"description": "gone"}}}, "columns", "price"),
         ({"warehouse": {"sort_keys": ["updated"]}}, "warehouse.sort_keys", "updated"),
     ],
 )

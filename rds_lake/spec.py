@@ -222,7 +222,9 @@ class Column(_Model):
     @model_validator(mode="before")
     @classmethod
     def _null_is_a_word(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the YAML holds
-        """YAML reads the bare word null as no value."""
+        """YAML reads the bare word null as no value, and a column's name with nothing behind it as well."""
+        if value is None:
+            return {}
         return {**value, "as": "null"} if isinstance(value, dict) and "as" in value and value["as"] is None else value
 
 
@@ -239,6 +241,10 @@ class WarehouseTable(_Model):
     table: str | None = Field(default=None, description="Named like the source's table unless given.")
     distribution_key: str | None = None
     sort_keys: tuple[str, ...] = ()
+
+
+MAY_BE_EMPTY = frozenset({"owners", "key", "columns", "rules", "landing", "warehouse"})
+"""Keys of a table's YAML that hold several entries, or none."""
 
 
 class TableSpec(_Model):
@@ -263,6 +269,14 @@ class TableSpec(_Model):
     schema_changes: Literal["evolve", "freeze", "discard"] = Field(
         default="evolve", description="What a change of the source table's columns does."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_empty(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the YAML holds
+        """A key with nothing below it, whose entries were taken out: as if it were not there."""
+        if not isinstance(value, dict):
+            return value
+        return {key: given for key, given in value.items() if given is not None or key not in MAY_BE_EMPTY}
 
     @field_validator("owners")
     @classmethod

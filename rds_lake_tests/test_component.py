@@ -16,7 +16,7 @@ from rds_lake.definitions import build_definitions
 from rds_lake.errors import SpecError
 from rds_lake.loading import MISTAKES, explain
 from rds_lake.resources.services import build_resources
-from rds_lake.spec import TableSpec
+from rds_lake.spec import Column, TableSpec
 
 stack_test = pytest.mark.stack
 
@@ -250,9 +250,11 @@ def test_a_component_that_is_not_there_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_yaml_without_a_folder_makes_the_same_assets() -> None:
-    component = TablePipeline.from_attributes_dict(attributes={"table": "plain"})
+def test_yaml_without_a_folder_makes_the_same_assets_and_a_key_with_nothing_below_it_is_empty() -> None:
+    nothing = dict.fromkeys(("owners", "key", "columns", "rules", "landing", "warehouse"))
+    component = TablePipeline.from_attributes_dict(attributes={"table": "plain", **nothing})
     assert component.spec == TableSpec(table="plain")
+    assert TableSpec.model_validate({"table": "t", "columns": {"id": None}}).columns == {"id": Column()}
     definitions = dg.Definitions.merge(
         dg.build_defs_for_component(component), dg.Definitions(resources=build_resources())
     )

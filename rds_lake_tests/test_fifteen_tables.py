@@ -196,10 +196,9 @@ def test_this_is_proposed_for_each_table(ferry: World, name: str) -> None:
 def test_the_proposal_points_at_what_is_to_be_added_by_hand(ferry: World) -> None:
     assert "lies after the clock in UTC" in propose(ferry, TABLES["sailing"]).text
     assert "# cursor: {column: recorded_at}" in propose(ferry, TABLES["tide_reading"]).text
-    assert (
-        "CREATE INDEX `by_Changed At` ON `booking guests` (`Changed At`);"
-        in propose(ferry, TABLES["booking_guests"]).text
-    )
+    name = "rds_lake_booking guests_Changed At"
+    assert f"CREATE INDEX `{name}` ON `booking guests` (`Changed At`);" in propose(ferry, TABLES["booking_guests"]).text
+    assert "ON `gate_scan` (`updated_ms`, `scan_code`);" in propose(ferry, TABLES["gate_scan"]).text
     assert "Rows without a value: 24." in propose(ferry, TABLES["vehicle"]).text
 
 

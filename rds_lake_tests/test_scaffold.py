@@ -18,7 +18,9 @@ from rooms import HOSTILE_NAMES, Rooms, bounded, mysql_table, rooms
 from rds_lake import scaffold
 from rds_lake.definitions import PROJECT
 from rds_lake.errors import SpecError
+from rds_lake.extract.indexes import missing_index
 from rds_lake.extract.profile import ColumnProfile, Index, Span, TableProfile
+from rds_lake.extract.snapshot import open_snapshot
 from rds_lake.local.stack import Stack
 from rds_lake.scaffold.guess import Extent, candidates, choose_unit, epoch_unit, looks_personal
 from rds_lake.scaffold.proposal import Proposal, propose
@@ -132,12 +134,14 @@ def test_a_number_out_of_range_is_no_cursor(last: int | None) -> None:
 
 
 def test_a_missing_index_comes_with_the_statement_that_makes_it() -> None:
-    statement = "CREATE INDEX `by_updated_at` ON `things` (`updated_at`);"
+    statement = "CREATE INDEX `rds_lake_things_updated_at` ON `things` (`updated_at`);"
     assert statement in proposal(table(column("updated_at"))).text
     indexed = (PRIMARY, Index("i", ("updated_at", "id")))
     assert "CREATE INDEX" not in proposal(table(column("updated_at"), indexes=indexed)).text
     behind = (PRIMARY, Index("i", ("id", "updated_at")))
     assert statement in proposal(table(column("updated_at"), indexes=behind)).text
+    keyed = (Index("u", ("id",), unique=True), Index("i", ("updated_at",)))
+    assert statement.replace(");", ", `id`);") in proposal(table(column("updated_at"), indexes=keyed)).text
 
 
 def test_rows_without_a_cursor_value_are_counted() -> None:
@@ -404,10 +408,12 @@ def test_the_proposed_index_can_be_made_whatever_the_names(rooms: Rooms, mysql_t
         )
         found, said = look(rooms, table)
         assert (said["key"], said["cursor"]["column"]) == ([name], "Last Updated %s")
-        [statement] = [note.partition("Add one: ")[2] for note in found.notes if "Add one: " in note]
+        [statement] = [note.partition("Make one: ")[2] for note in found.notes if "Make one: " in note]
+        with open_snapshot(rooms.source, TableSpec.model_validate(said)) as snapshot:
+            assert str(missing_index(snapshot.spec, snapshot.indexes())).endswith(f" Make one: {statement}")
         rooms.sql(statement.removesuffix(";"))
         again, _ = look(rooms, table)
-        assert "Add one" not in again.text
+        assert "Make one" not in again.text
 
 
 @stack_test

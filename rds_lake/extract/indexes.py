@@ -47,18 +47,28 @@ def missing_index(spec: TableSpec, indexes: Mapping[str, Sequence[str]] | None) 
     """
     if spec.cursor is None or indexes is None:
         return None
+    lack = lacking(spec.source_name, spec.cursor.column, spec.key, indexes)
+    return f"{spec.table}: {lack}" if lack else None
+
+
+def lacking(table: str, cursor: str, key: Sequence[str], indexes: Mapping[str, Sequence[str | None]]) -> str | None:
+    """What indexes lack for the fingerprints, with the statement that mends it; None when they lack nothing.
+
+    Args:
+        table: the table's name in MySQL.
+        cursor: its cursor.
+        key: its key.
+        indexes: the columns of each of its indexes; an expression has no name.
+    """
     primary = set(indexes.get(PRIMARY, ()))
-    begin = [columns for columns in indexes.values() if columns[0] == spec.cursor.column]
-    if any(set(spec.key) <= {*columns, *primary} for columns in begin):
+    begin = [columns for columns in indexes.values() if columns[0] == cursor]
+    if any(set(key) <= {*columns, *primary} for columns in begin):
         return None
-    wanted = [spec.cursor.column, *(column for column in spec.key if column not in primary)]
+    wanted = [cursor, *(column for column in key if column not in primary)]
     problem = (
         "no index of the source begins with the cursor" if not begin else "the cursor's index does not hold the key"
     )
-    return (
-        f"{spec.table}: {problem}, so each observation reads the whole table. "
-        f"Make one: {create_index(spec.source_name, wanted)}"
-    )
+    return f"{problem}, so each observation reads the whole table. Make one: {create_index(table, wanted)}"
 
 
 def create_index(table: str, columns: Sequence[str]) -> str:

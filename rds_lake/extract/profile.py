@@ -89,10 +89,6 @@ class TableProfile:
         """The columns by name."""
         return {column.name: column for column in self.columns}
 
-    def has_index_on(self, column: str) -> bool:
-        """Whether a search by this column can use an index."""
-        return any(index.columns[:1] == (column,) for index in self.indexes)
-
 
 @dataclass(frozen=True)
 class Span:

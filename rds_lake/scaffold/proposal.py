@@ -11,6 +11,7 @@ from typing import Any
 from zoneinfo import available_timezones
 
 from rds_lake.errors import SpecError
+from rds_lake.extract.indexes import lacking
 from rds_lake.extract.profile import ColumnProfile, Span, TableProfile
 from rds_lake.extract.types import map_type
 from rds_lake.partitions import Unit, following
@@ -26,7 +27,6 @@ from rds_lake.scaffold.guess import (
     settle,
 )
 from rds_lake.scaffold.text import Entry, line, one_line, whole_file
-from rds_lake.sql import quote
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 """What a table may be called in rds_lake."""
@@ -94,7 +94,8 @@ def propose(name: str, table: TableProfile, measure: Measure, by: Unit | None = 
     entries = [Entry("table", name)]
     entries += [Entry("source_table", table.name)] if table.name != name else []
     entries += [Entry("description", one_line(table.comment))] if table.comment else []
-    entries += [_key(table), *_cursor(table, measure, by)]
+    key = _key(table)
+    entries += [key, *_cursor(table, key.value or (), measure, by)]
     columns = tuple(_columns(table))
     if columns:
         entries.append(Entry("columns", columns, _column_notes(columns)))
@@ -122,13 +123,13 @@ def _key(table: TableProfile) -> Entry:
     )
 
 
-def _cursor(table: TableProfile, measure: Measure, by: Unit | None) -> list[Entry]:
+def _cursor(table: TableProfile, key: Sequence[str], measure: Measure, by: Unit | None) -> list[Entry]:
     for candidate in candidates(table):
         span = measure(candidate.column)
         extent = settle(candidate, span)
         if extent is None:
             continue
-        entries = _windows(table, candidate, span, extent, by)
+        entries = _windows(table, key, candidate, span, extent, by)
         return entries if candidate.sees_edits else [_full(candidate, entries)]
     return [Entry("cursor", None, ("No column looks like a cursor: the table is extracted in full when it changes.",))]
 
@@ -144,6 +145,7 @@ def _full(candidate: Candidate, entries: Sequence[Entry]) -> Entry:
 
 def _windows(
     table: TableProfile,
+    key: Sequence[str],
     candidate: Candidate,
     span: Span,
     extent: Extent,
@@ -160,8 +162,9 @@ def _windows(
     if extent.epoch:
         unit_name = _UNIT_NAMES[extent.epoch]
         notes.append(f"confirm: its values look like {unit_name} since 1970, the newest {extent.last:%Y-%m-%d %H:%M}.")
-    if not table.is_view and not table.has_index_on(column.name):
-        notes.append(f"It has no index, so each observation scans the table. Add one: {_create_index(table, column)};")
+    indexes = {index.name: index.columns for index in table.indexes}
+    if not table.is_view and (lack := lacking(table.name, column.name, key, indexes)):
+        notes.append(f"{lack[0].upper()}{lack[1:]}")
     partitions: dict[str, Any] = {"by": unit, "start": extent.first.date()}
     partitions |= _partition_column(table, column, unit)
     return [
@@ -201,12 +204,6 @@ def _odd_rows(column: ColumnProfile, span: Span) -> Iterator[str]:
         yield f"Rows without a value: {span.nulls:,}. They are part of the first partition (nulls: include)."
     if span.zeros and column.kind in {*TIMES, "date"}:
         yield f"Rows with a zero date: {span.zeros:,}. No partition holds them; the check in_a_partition counts them."
-
-
-def _create_index(table: TableProfile, column: ColumnProfile) -> str:
-    names = (quote(name, "mysql").replace("%%", "%") for name in (f"by_{column.name}"[:64], table.name, column.name))
-    index, place, on = names
-    return f"CREATE INDEX {index} ON {place} ({on})"
 
 
 def _partition_column(table: TableProfile, column: ColumnProfile, unit: Unit) -> dict[str, str]:

@@ -199,7 +199,7 @@ def test_the_proposal_points_at_what_is_to_be_added_by_hand(ferry: World) -> Non
     name = "rds_lake_booking guests_Changed At"
     assert f"CREATE INDEX `{name}` ON `booking guests` (`Changed At`);" in propose(ferry, TABLES["booking_guests"]).text
     assert "ON `gate_scan` (`updated_ms`, `scan_code`);" in propose(ferry, TABLES["gate_scan"]).text
-    assert "Rows without a value: 24." in propose(ferry, TABLES["vehicle"]).text
+    assert "Rows without modified_at: 24." in propose(ferry, TABLES["vehicle"]).text
 
 
 @pytest.mark.timeout(900)  # a minute on a quiet machine

@@ -67,6 +67,8 @@ def cursor_of(*columns: ColumnProfile, **more: Any) -> Any:
 
 def test_what_the_server_sets_on_update_comes_before_any_name() -> None:
     assert cursor_of(column("updated_at"), column("stamp", "timestamp", sets_itself=True)) == "stamp"
+    notes = proposal(table(column("updated_at"), column("stamp", "timestamp", sets_itself=True))).notes
+    assert notes[0] == "The server sets stamp on every update (ON UPDATE CURRENT_TIMESTAMP)."
 
 
 @pytest.mark.parametrize(
@@ -146,8 +148,8 @@ def test_a_missing_index_comes_with_the_statement_that_makes_it() -> None:
 
 def test_rows_without_a_cursor_value_are_counted() -> None:
     text = proposal(table(column("updated_at")), nulls=1_234, zeros=5).text
-    assert "Rows without a value: 1,234." in text
-    assert "Rows with a zero date: 5." in text
+    assert "Rows without updated_at: 1,234." in text
+    assert "Rows with a zero date in updated_at: 5." in text
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,7 @@ def test_rows_without_a_cursor_value_are_counted() -> None:
 def test_the_zone_of_a_datetime_is_the_servers_as_far_as_it_is_known(kind: str, server: str, zone: str | None) -> None:
     found = proposal(table(column("updated_at", kind), timezone=server))
     assert attributes(found)["cursor"].get("timezone") == zone
-    assert ("confirm: a " in found.text) == (not kind.startswith("timestamp"))
+    assert ("confirm: updated_at is a DATE" in found.text) == (not kind.startswith("timestamp"))
     assert ("the server's is CEST" in found.text) == (server == "CEST")
 
 
@@ -251,16 +253,35 @@ def test_comments_personal_data_and_types_without_a_counterpart_are_declared_and
         column("e_mail", "varchar(10)", comment="Where to"),
         column("where", "point"),
         column("odd", "blackhole"),
+        column("OID", "int(11)"),
         comment="All the things",
     )
-    found = attributes(proposal(profile))
+    proposed = proposal(profile)
+    found = attributes(proposed)
     assert found["description"] == "All the things"
     assert found["columns"] == {
         "said": {"description": "What was said"},
         "e_mail": {"description": "Where to", "personal": True},
         "where": {"as": "binary"},
         "odd": {"as": "exclude"},
+        "OID": {"as": "exclude"},
     }
+    left = "so it is left out ('as: exclude'): to carry it, make a view at the source that renames or converts it."
+    assert proposed.notes[1:] == [
+        "confirm: personal data, by the names of e_mail.",
+        "where has the type point, which the lake does not have: it is carried 'as: binary' (see docs/types.md).",
+        f"confirm: odd has the type blackhole, which the lake does not have, {left}",
+        f"confirm: OID is called like a column that Redshift keeps for itself, {left}",
+    ]
+
+
+def test_a_key_that_sync_refuses_is_not_left_out_but_pointed_out() -> None:
+    found = proposal(table(column("oid", "int(11)"), indexes=(Index("PRIMARY", ("oid",), unique=True),)))
+    assert set(attributes(found)) == {"table", "key"}
+    assert found.notes[-1] == (
+        "confirm: oid is called like a column that Redshift keeps for itself, so sync refuses the table: "
+        "make a view at the source that renames or converts it, and add that one instead."
+    )
 
 
 @pytest.mark.parametrize("name", ["email", "customerEmail", "phone_number", "IBAN", "first_name", "dob", "ZipCode"])
@@ -394,8 +415,8 @@ def test_zero_dates_do_not_start_the_partitions_and_are_counted(rooms: Rooms, my
     )
     found, said = look(rooms, table)
     assert said["partitions"]["start"] == date(2024, 1, 1)
-    assert "Rows without a value: 2." in found.text
-    assert "Rows with a zero date: 1." in found.text
+    assert "Rows without last_updated: 2." in found.text
+    assert "Rows with a zero date in last_updated: 1." in found.text
 
 
 @stack_test

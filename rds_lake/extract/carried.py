@@ -66,7 +66,7 @@ def _check_names(spec: TableSpec, columns: Sequence[Column]) -> None:
         )
     seen: dict[str, str] = {}
     for column in columns:
-        if problem := _problem(column.name, seen.get(column.name.lower()), spec.partition_column):
+        if problem := name_problem(column.name, seen.get(column.name.lower()), spec.partition_column):
             raise SpecError(
                 f"{spec.table}: the column '{column.name}' {problem}.",
                 f"Declare 'as: exclude' for it in defs/{spec.table}/defs.yaml, or read the table through a view of the "
@@ -75,7 +75,14 @@ def _check_names(spec: TableSpec, columns: Sequence[Column]) -> None:
         seen[column.name.lower()] = column.name
 
 
-def _problem(name: str, twin: str | None, partition_column: str | None) -> str | None:
+def name_problem(name: str, twin: str | None = None, partition_column: str | None = None) -> str | None:
+    """Why a column cannot have its name in the catalog or the warehouse, None when it can.
+
+    Args:
+        name: the column's name.
+        twin: another column of the table whose name differs in case only.
+        partition_column: the name of the lake's partition column.
+    """
     folded = name.lower()
     if twin is not None:
         return f"differs from '{twin}' in case only, which the catalog and Redshift fold"

@@ -117,14 +117,15 @@ def _rank(column: ColumnProfile) -> tuple[int, str] | None:
     """How likely a column is the cursor (0 is the likeliest, 10 and more: it does not see edits), and why."""
     is_time, is_date, is_integer = column.kind in TIMES, column.kind == "date", column.kind in {"int", "bigint"}
     if column.sets_itself and is_time:
-        return 0, "The server sets it on every update (ON UPDATE CURRENT_TIMESTAMP)."
+        return 0, f"The server sets {column.name} on every update (ON UPDATE CURRENT_TIMESTAMP)."
     if not (is_time or is_date or is_integer) or NO_TIME_WORDS & set(words(column.name)):
         return None
     place = 0 if is_time else 2 if is_date else 1
     if _is_update_name(column.name):
-        return 1 + place, "confirm: by its name it is set on every insert and update; the source does not enforce it."
+        why = "is set on every insert and update; the source does not enforce it"
+        return 1 + place, f"confirm: by its name, {column.name} {why}."
     if CREATE_WORDS & set(words(column.name)):
-        return 10 + place, "By its name it is set on insert only."
+        return 10 + place, f"By its name, {column.name} is set on insert only."
     return None
 
 

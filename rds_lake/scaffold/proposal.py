@@ -4,13 +4,14 @@ What only a person can know is marked `confirm`.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from zoneinfo import available_timezones
 
 from rds_lake.errors import SpecError
+from rds_lake.extract.carried import name_problem
 from rds_lake.extract.indexes import lacking
 from rds_lake.extract.profile import ColumnProfile, Span, TableProfile
 from rds_lake.extract.types import map_type
@@ -66,8 +67,8 @@ class Proposal:
 
     @property
     def notes(self) -> list[str]:
-        """What was found and guessed, one sentence each."""
-        return [note for entry in self.entries for note in entry.notes]
+        """What was found and guessed, on one line each."""
+        return [one_line(note) for entry in self.entries for note in entry.notes]
 
 
 Measure = Callable[[ColumnProfile], Span]
@@ -95,10 +96,9 @@ def propose(name: str, table: TableProfile, measure: Measure, by: Unit | None = 
     entries += [Entry("source_table", table.name)] if table.name != name else []
     entries += [Entry("description", one_line(table.comment))] if table.comment else []
     key = _key(table)
-    entries += [key, *_cursor(table, key.value or (), measure, by)]
-    columns = tuple(_columns(table))
-    if columns:
-        entries.append(Entry("columns", columns, _column_notes(columns)))
+    cursor = _cursor(table, key.value or (), measure, by)
+    named = {*(key.value or ()), *(entry.value["column"] for entry in cursor if entry.key == "cursor" and entry.value)}
+    entries += [key, *cursor, *_columns(table, named)]
     return Proposal(name, table.name, tuple(entry for entry in entries if entry.value is not None or entry.notes))
 
 
@@ -161,7 +161,8 @@ def _windows(
     notes = [candidate.reason, *zone_notes, *_odd_rows(column, span)]
     if extent.epoch:
         unit_name = _UNIT_NAMES[extent.epoch]
-        notes.append(f"confirm: its values look like {unit_name} since 1970, the newest {extent.last:%Y-%m-%d %H:%M}.")
+        newest = f"{extent.last:%Y-%m-%d %H:%M}"
+        notes.append(f"confirm: the values of {column.name} look like {unit_name} since 1970, the newest {newest}.")
     indexes = {index.name: index.columns for index in table.indexes}
     if not table.is_view and (lack := lacking(table.name, column.name, key, indexes)):
         notes.append(f"{lack[0].upper()}{lack[1:]}")
@@ -180,18 +181,14 @@ def _zone(table: TableProfile, column: ColumnProfile, span: Span) -> tuple[str |
     """The zone of a DATETIME or DATE, as far as the server's setting tells it; a TIMESTAMP and a number are UTC."""
     if column.kind not in {"datetime", "date"}:
         return None, []
+    zone, note = None, f"confirm: {column.name} is a {column.kind.upper()}, which has no zone; "
     if table.timezone in UTC_NAMES:
-        zone, note = None, f"confirm: a {column.kind.upper()} has no zone; the server's, UTC, is taken."
+        note += "the server's, UTC, is taken."
     elif table.timezone in available_timezones():
-        zone, note = table.timezone, f"confirm: a {column.kind.upper()} has no zone; the server's is taken."
+        zone = table.timezone
+        note += "the server's is taken."
     else:
-        zone, note = (
-            None,
-            (
-                f"confirm: a {column.kind.upper()} has no zone, and the server's is {table.timezone}. "
-                "Give it as timezone: with its IANA name, such as Europe/Berlin."
-            ),
-        )
+        note += f"the server's is {table.timezone}. Give it as timezone: with its IANA name, such as Europe/Berlin."
     if span.last is not None and span.last > span.now + timedelta(minutes=5):
         note += (
             f" The newest value, {span.last:%Y-%m-%d %H:%M}, lies after the clock in UTC, {span.now:%Y-%m-%d %H:%M}."
@@ -201,9 +198,10 @@ def _zone(table: TableProfile, column: ColumnProfile, span: Span) -> tuple[str |
 
 def _odd_rows(column: ColumnProfile, span: Span) -> Iterator[str]:
     if span.nulls:
-        yield f"Rows without a value: {span.nulls:,}. They are part of the first partition (nulls: include)."
+        yield f"Rows without {column.name}: {span.nulls:,}. They are part of the first partition (nulls: include)."
     if span.zeros and column.kind in {*TIMES, "date"}:
-        yield f"Rows with a zero date: {span.zeros:,}. No partition holds them; the check in_a_partition counts them."
+        held = "No partition holds them; the check in_a_partition counts them."
+        yield f"Rows with a zero date in {column.name}: {span.zeros:,}. {held}"
 
 
 def _partition_column(table: TableProfile, column: ColumnProfile, unit: Unit) -> dict[str, str]:
@@ -228,18 +226,47 @@ def _size(table: TableProfile, extent: Extent, unit: Unit) -> str:
     )
 
 
-def _columns(table: TableProfile) -> Iterator[Entry]:
-    """What is worth saying of columns: the source's comments, personal data, types without a counterpart."""
+def _columns(table: TableProfile, needed: Collection[str]) -> Iterator[Entry]:
+    """What is worth saying of columns: the source's comments, personal data, what cannot be carried as it is.
+
+    Args:
+        table: what the source's schema says of it.
+        needed: the columns that cannot be left out.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    notes = []
     for column in table.columns:
         said: dict[str, Any] = {}
         if column.comment:
             said["description"] = one_line(column.comment)
         if looks_personal(column.name):
             said["personal"] = True
-        if not _is_mapped(column):
-            said["as"] = CARRIED_AS.get(column.kind, "exclude")
+        way, note = _way(column, is_needed=column.name in needed)
+        said |= {"as": way} if way else {}
+        notes += [note] if note else []
         if said:
-            yield Entry(column.name, said)
+            found[column.name] = said
+    if personal := [name for name, said in found.items() if "personal" in said]:
+        notes.insert(0, f"confirm: personal data, by the names of {', '.join(map(one_line, personal))}.")
+    if found or notes:
+        yield Entry("columns", tuple(Entry(name, said) for name, said in found.items()) or None, tuple(notes))
+
+
+def _way(column: ColumnProfile, *, is_needed: bool) -> tuple[str | None, str | None]:
+    """How a column is carried that cannot be carried as it is, and the note that says so."""
+    why, way = name_problem(column.name), "exclude"
+    if why is None and not _is_mapped(column):
+        why, way = f"has the type {column.kind}, which the lake does not have", CARRIED_AS.get(column.kind, way)
+    if why is None:
+        return None, None
+    if way != "exclude":
+        return way, f"{column.name} {why}: it is carried 'as: {way}' (see docs/types.md)."
+    if is_needed:
+        return None, f"confirm: {column.name} {why}, so sync refuses the table: {_VIEW}, and add that one instead."
+    return way, f"confirm: {column.name} {why}, so it is left out ('as: exclude'): to carry it, {_VIEW}."
+
+
+_VIEW = "make a view at the source that renames or converts it"
 
 
 def _is_mapped(column: ColumnProfile) -> bool:
@@ -248,12 +275,3 @@ def _is_mapped(column: ColumnProfile) -> bool:
     except SpecError:
         return False
     return True
-
-
-def _column_notes(columns: Sequence[Entry]) -> tuple[str, ...]:
-    notes = []
-    if personal := [entry.key for entry in columns if "personal" in entry.value]:
-        notes.append(f"confirm: personal data, by the names of {', '.join(map(one_line, personal))}.")
-    if changed := [entry.key for entry in columns if "as" in entry.value]:
-        notes.append(f"The lake has no type for {', '.join(map(one_line, changed))}: see docs/types.md.")
-    return tuple(notes)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -125,13 +126,15 @@ def test_a_sync_beside_the_audit_makes_no_difference(world: World, monkeypatch: 
     assert verify(spec, rows=True).in_step
 
 
-def test_rows_older_than_every_partition_are_a_fault(world: World) -> None:
-    rows = [(1, "2023-12-31 10:00:00"), (2, "2024-01-01 00:00:00")]
+def test_rows_older_than_every_partition_are_a_fault_and_rows_above_the_fence_a_note(world: World) -> None:
+    rows = [(1, "2023-12-31 10:00:00"), (2, "2024-01-01 00:00:00"), (3, "2998-01-01 00:00:00")]
     spec = spec_of(world, "early", "id INT PRIMARY KEY, at DATETIME", rows, key=["id"], **CUT)
     world.sync(spec)
     found = verify(spec)
     assert found.faults == ("1 row of the source is older than partitions.start: no partition holds them",)
     assert [verdict.status for verdict in found.partitions] == ["in step"]
+    assert found.notes == ("1 row of the source lies above the fence: it comes with a later sync",)
+    assert verify(spec, since=datetime(2998, 1, 2)).notes == ()  # noqa: DTZ001 - wall-clock time, as the cursor's
 
 
 @pytest.mark.parametrize(("unit", "moment"), [("hour", "2024-01-01 0{0}"), ("month", "2024-0{0}-01 00")])

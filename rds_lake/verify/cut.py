@@ -70,6 +70,22 @@ def inside(
     return f"({name} >= %s AND {name} < %s{null})", tuple(bound(spec.cursor, moment) for moment in window)
 
 
+def above(spec: TableSpec, window: Window | None, fence: datetime) -> tuple[str, tuple[Bound, ...]]:
+    """A condition for the source's rows that no read takes yet, and its parameters.
+
+    Args:
+        spec: the table's YAML.
+        window: the window of the cursor that is looked at; None for all.
+        fence: the fence on the cursor's clock.
+    """
+    if spec.cursor is None:
+        return "1 = 0", ()
+    name, least = _name(spec.cursor, "mysql"), max(fence, window.lower) if window else fence
+    if window is None:
+        return f"{name} >= %s", (bound(spec.cursor, least),)
+    return f"{name} >= %s AND {name} < %s", (bound(spec.cursor, least), bound(spec.cursor, window.upper))
+
+
 def outside(spec: TableSpec) -> tuple[str, tuple[Bound, ...]]:
     """A condition for the warehouse's rows that no partition holds, and its parameters."""
     if spec.cursor is None or spec.partitioning is None:

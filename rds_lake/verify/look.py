@@ -6,6 +6,7 @@ are. The judge sees one set of sums all the same: what the source's sum lacks is
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from threading import Lock
 
@@ -267,9 +268,13 @@ class Look:
         """A window of the cursor cut off at the fence; everything from the first partition on by default."""
         if self._spec.partitioning is None:
             return None
-        fence = cut.in_cursor_zone(self._spec, self._snapshot.fence.at)
-        lower, upper = window or Window(self._spec.partitioning.start, fence)
-        return Window(lower, max(lower, min(upper, fence)))
+        lower, upper = window or Window(self._spec.partitioning.start, self._fence)
+        return Window(lower, max(lower, min(upper, self._fence)))
+
+    @property
+    def _fence(self) -> datetime:
+        """The fence on the cursor's clock."""
+        return cut.in_cursor_zone(self._spec, self._snapshot.fence.at)
 
     def _lake_sums(self, asked: Comparison, partitions: Sequence[str]) -> dict[str, _LakeSums]:
         found = side_by_side(lambda key: self._lake_sums_of(asked, key), partitions)
@@ -392,6 +397,13 @@ class Look:
         if left_out:
             without = counted(left_out, "row of the source has", "rows of the source have")
             said.append(f"{without} no cursor value: left out, as cursor.nulls says (exclude)")
+        if above := self._source.above(self._scope.window, self._fence):
+            waiting = counted(
+                above,
+                "row of the source lies above the fence: it comes",
+                "rows of the source lie above the fence: they come",
+            )
+            said.append(f"{waiting} with a later sync")
         said += [f"{text}, as schema_changes says" for text in self._shape.ignored]
         gone = [reading.column for reading in self._shape.readings if reading.source is None]
         said += [f"{column.name} ({column.type}) is not compared with the source" for column in gone]

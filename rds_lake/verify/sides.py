@@ -6,6 +6,7 @@ held by DuckDB, which goes to disk where memory ends.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from tempfile import SpooledTemporaryFile
 from threading import Lock
 from typing import Any
@@ -78,6 +79,12 @@ class SourceSide:
         where, parameters = cut.inside(self._spec, window, "mysql", with_null=with_null)
         where = f"{where} AND {questions.with_keys('mysql', len(keys))}"
         return query(self._connection, questions.values("mysql", self._relation, where), (*parameters, *keys))
+
+    def above(self, window: Window | None, fence: datetime) -> int:
+        """How many rows of a window (None for all) lie above the fence, so that no read takes them yet."""
+        where, parameters = cut.above(self._spec, window, fence)
+        [(rows,)] = query(self._connection, f"SELECT COUNT(*) FROM {self._relation} WHERE {where}", parameters)
+        return int(rows)
 
 
 class WarehouseSide:

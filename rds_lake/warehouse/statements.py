@@ -164,12 +164,12 @@ class Target:
         _, partitioning = cut(self.spec)
         names = quote_all([key.lower() for key in self.spec.key])
         inside = [within(self._cursor(), nulls=w.lower <= partitioning.start < w.upper) for w in windows]
-        text = f"CREATE TEMP TABLE {self._left} AS SELECT DISTINCT {names} FROM {self.name} WHERE {' OR '.join(inside)}"
+        text = f"CREATE TEMP TABLE {self._left} AS SELECT {names} FROM {self.name} WHERE {' OR '.join(inside)}"
         return text, tuple(bound for window in windows for bound in bounds(self.spec, window))
 
     def count_lost_keys(self) -> str:
         """How many of those keys the target does not hold any more."""
-        lost = f"NOT EXISTS (SELECT 1 FROM {self.name} WHERE {self._same_key(self._left)})"
+        lost = f"NOT EXISTS (SELECT 1 FROM {self.name} WHERE {self._same_key(self._left, self.name)})"
         return f"SELECT COUNT(*) FROM {self._left} WHERE {lost}"
 
     def delete_older(self) -> str:

@@ -17,7 +17,6 @@ TABLES = {
     ),
     "a text key": ("id VARCHAR(40) PRIMARY KEY, at TIMESTAMP(3) NULL, note VARCHAR(200), KEY (at)", ["id"]),
     "a key in another index": ("pk INT PRIMARY KEY, id INT, at DATETIME, note VARCHAR(200), KEY (at, id)", ["id"]),
-    "no key": ("pk INT PRIMARY KEY, at DATETIME, note VARCHAR(200), KEY (at)", []),
 }
 
 

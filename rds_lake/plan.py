@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
+import pyarrow as pa
+
 from rds_lake.cursors import holds_nulls, wall_clock
 from rds_lake.errors import SpecError
 from rds_lake.extract.contract import Shape, same_columns
@@ -242,7 +244,7 @@ def rules_digest(source: Source, spec: TableSpec, table: SourceTable) -> str:
     return rules.digest(lookup_values(source, spec))
 
 
-def lookup_values(source: Source, spec: TableSpec) -> dict[Lookup, tuple[str, ...]]:
+def lookup_values(source: Source, spec: TableSpec) -> dict[Lookup, pa.Table]:
     """The present values of every lookup that a table's rules name.
 
     Raises:

@@ -116,7 +116,7 @@ class _ColumnRule(_Rule):
 
 
 class InLookup(_ColumnRule):
-    """The value stands, byte for byte, in a column of another source table."""
+    """The value stands in a column of another source table, a text byte for byte."""
 
     rule: Literal["in_lookup"]
     lookup_table: str

@@ -72,6 +72,11 @@ def daily(table: str, start: str = "2024-01-01", **more: Any) -> TableSpec:
     return table_spec(table, **given)
 
 
+def lookup_of(texts: Sequence[str]) -> pa.Table:
+    """The values of a lookup that is text, as `Source.lookup` returns them."""
+    return pa.table({name: pa.array(texts, pa.string()) for name in ("value", "text")})
+
+
 def as_committed(manifests: Sequence[Manifest]) -> list[Committed]:
     """Manifests as `publish` takes them, with an ETag that no object has: what stands in the lake is looked up."""
     return [Committed(manifest, "") for manifest in manifests]

@@ -7,18 +7,20 @@ in bulk are `snapshot`'s business.
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pymysql
 from pymysql.constants import ER
 from pymysql.cursors import Cursor
 
 from rds_lake.errors import ConfigError, PermanentError, RdsLakeError, SpecError, TransientError
-from rds_lake.extract.types import Column
+from rds_lake.extract.types import Column, map_type, type_row, ways
+from rds_lake.extract.values import CONVERSIONS, UnfitError, checksummed, expression, to_arrow
 from rds_lake.settings import DatabaseUrl
 from rds_lake.sql import quote
 
@@ -41,6 +43,11 @@ length) or asked (take texts in double quotes for names, an empty text for NULL)
 
 MOST_ROWS = 2**63 - 1
 """Rows of one answer, the most that every server takes as `sql_select_limit`: its default may be a limit that cuts."""
+
+_COLUMNS = (
+    "SELECT column_name, column_type, is_nullable, character_set_name, generation_expression "
+    "FROM information_schema.columns WHERE table_schema = %s AND table_name = %s "
+)
 
 _ACCESS = {ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR}
 _UNKNOWN = {ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR, ER.BAD_DB_ERROR}
@@ -173,12 +180,7 @@ class Source:
             SpecError: the database has no such table, or the user may not see it.
         """
         with self.connect() as connection:
-            columns = query(
-                connection,
-                "SELECT column_name, column_type, is_nullable, character_set_name, generation_expression "
-                "FROM information_schema.columns WHERE table_schema = %s AND table_name = %s ORDER BY ordinal_position",
-                (self.url.database, table),
-            )
+            columns = query(connection, f"{_COLUMNS} ORDER BY ordinal_position", (self.url.database, table))
             if not columns:
                 raise SpecError(
                     f"MySQL at {self.url.address} has no table '{table}' that the user '{self.url.user}' can see.",
@@ -196,33 +198,50 @@ class Source:
         with_null = {index for index, _, nullable in keys if nullable == "YES"}
         return SourceTable(
             name=table,
-            columns=tuple(
-                Column(name, _text(kind), nullable == "YES", charset=charset, generated=_text(expression or ""))
-                for name, kind, nullable, charset, expression in columns
-            ),
+            columns=tuple(_column(*row) for row in columns),
             unique_keys=tuple(frozenset(names) for index, names in unique.items() if index not in with_null),
         )
 
-    def lookup(self, table: str, column: str) -> tuple[str, ...]:
-        """The distinct values of a lookup table's column as text, NULL left out, in a fixed order.
+    def lookup(self, table: str, column: str) -> pa.Table:
+        """The distinct values of a lookup table's column, NULL left out, in a fixed order.
+
+        Returns:
+            Two columns: `value`, carried as a landed column of that type is, NULL where it cannot be carried whole (no
+            landed row has it); and `text`, what it is in a column that is carried as text.
 
         Raises:
-            SpecError: the table is empty, which would discard every row.
+            SpecError: the table is empty, which would discard every row; it is not there, or cannot be carried.
         """
+        name, place = quote(column, "mysql"), quote(table, "mysql")
         with self.connect() as connection:
-            name = quote(column, "mysql")
+            connection.decoders = dict(CONVERSIONS)
+            found = query(connection, f"{_COLUMNS} AND column_name = %s", (self.url.database, table, column))
+            if not found:
+                query(connection, f"SELECT {name} FROM {place} LIMIT 0")  # the server's own words
+                raise SpecError(
+                    f"The type of '{column}' in the lookup table '{table}' is not to be seen.", "Grant SELECT on it."
+                )
+            own, text = _lookup_forms(_column(*found[0]))
             rows = query(
                 connection,
-                # As bytes: any collation of MySQL's, even a binary one, takes texts for equal that differ in padding.
-                f"SELECT DISTINCT CAST(CAST({name} AS CHAR) AS BINARY) AS v FROM {quote(table, 'mysql')} "
-                f"WHERE {name} IS NOT NULL ORDER BY v",
+                # By its bytes too: any collation of MySQL's, even a binary one, takes texts for equal that differ in
+                # padding. CAST stands outside: what it makes of a decimal, MariaDB cuts when it keeps it for a while.
+                f"SELECT {expression(own)}, {expression(text)} FROM (SELECT {name} FROM {place} "
+                f"WHERE {name} IS NOT NULL GROUP BY {name}, CAST({checksummed(own)} AS BINARY)) AS distinct_values",
             )
         if not rows:
             raise SpecError(
                 f"The lookup table '{table}' has no value in '{column}': every row would be discarded.",
                 "Fill it, or take the in_lookup rule out of the table's defs.yaml.",
             )
-        return tuple(row[0].decode() for row in rows)
+        values, texts = zip(*rows, strict=True)
+        try:
+            return pa.table({"value": to_arrow(own, values), "text": to_arrow(text, texts)}).sort_by("text")
+        except UnfitError as error:
+            raise SpecError(
+                f"The lookup table '{table}' holds a value in '{column}' that cannot be carried whole.",
+                "Correct it at the source, or take the in_lookup rule out of the table's defs.yaml.",
+            ) from error
 
     def append_fetch_details(self, log: str, table: str, last_fetched: datetime) -> None:
         """Append one row to the source's own log of extractions.
@@ -249,6 +268,20 @@ def query(connection: Connection, text: str, parameters: tuple[Any, ...] = ()) -
 def received(connection: Connection) -> int:
     """How many bytes of answers a connection has received."""
     return connection.received if isinstance(connection, _QuickConnection) else 0
+
+
+def _column(name: str, kind: str | bytes, nullable: str, charset: str | None, expression: str | bytes | None) -> Column:
+    return Column(name, _text(kind), nullable == "YES", charset=charset, generated=_text(expression or ""))
+
+
+def _lookup_forms(column: Column) -> tuple[Column, Column]:
+    """A lookup's column as its own type, or as text if it has none, without what cannot be carried; and as text."""
+    text = replace(column, as_="string")
+    map_type(column.type, column=column.name, as_="string")  # refuses a type that is in no table
+    if type_row(column.type).becomes is None:
+        return text, text
+    own = replace(column, as_="null") if "null" in ways(column.type) else column
+    return own, own if own.mapped.arrow == pa.string() else text
 
 
 def _text(value: str | bytes) -> str:

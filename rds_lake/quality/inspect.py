@@ -81,7 +81,7 @@ class Report:
 def inspect(
     store: ObjectStore,
     spec: TableSpec,
-    lookup_values: Mapping[Lookup, tuple[str, ...]],
+    lookup_values: Mapping[Lookup, pa.Table],
     manifests: Sequence[Manifest],
 ) -> Report:
     """Read batches and report how they keep the rules.
@@ -101,13 +101,13 @@ def inspect(
     compiled = compile_rules(spec, columns, source_unique=True, carried=widest.columns)
     single = CompiledRules(
         tuple(rule for rule in compiled.rules if getattr(declared.get(rule.label), "rule", "") != "unique"),
-        compiled.lookups,
+        compiled.compared,
     )
     with (
         TemporaryDirectory(prefix="rds_lake-") as scratch,
         duckdb.connect(config=engine_settings(scratch)) as connection,
     ):
-        fill_lookups(connection, single, lookup_values)
+        fill_lookups(connection, single, lookup_values, spec.table, widest.columns)
         repeated = sum(
             _scan(connection, store, portion, single, spec.key or columns, widest, first=number == 0)
             for number, portion in enumerate(_portions(filled))

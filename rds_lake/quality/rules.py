@@ -64,11 +64,17 @@ class CompiledRules:
 
     Attributes:
         rules: the rules.
-        lookups: the lookups that they read, in the order of their tables `lookup_0`, `lookup_1`, ...
+        compared: the columns that are looked up, each with its lookup, in the order of the tables `lookup_0`, ... that
+            hold the lookup's values as values of the column.
     """
 
     rules: tuple[CompiledRule, ...]
-    lookups: tuple[Lookup, ...]
+    compared: tuple[tuple[str, Lookup], ...]
+
+    @property
+    def lookups(self) -> tuple[Lookup, ...]:
+        """The lookups that the rules read."""
+        return tuple(dict.fromkeys(lookup for _, lookup in self.compared))
 
     @property
     def predicate(self) -> str:
@@ -95,12 +101,12 @@ class CompiledRules:
             f"FROM (SELECT *, {flags} FROM {relation})"
         )
 
-    def digest(self, lookup_values: Mapping[Lookup, tuple[str, ...]]) -> str:
+    def digest(self, lookup_values: Mapping[Lookup, pa.Table]) -> str:
         """What identifies the rules together with the lookups' present values."""
         content = {
             "compiler": COMPILER,
             "rules": [[rule.label, rule.condition] for rule in self.rules],
-            "lookups": [[*lookup, *lookup_values[lookup]] for lookup in self.lookups],
+            "lookups": [[*lookup, *_content(lookup_values[lookup])] for lookup in self.lookups],
         }
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
@@ -129,15 +135,16 @@ def compile_rules(
     if not source_unique:
         name = "duplicate_key" if spec.key else "duplicate_row"
         rules.append(Unique(rule="unique", columns=spec.key or columns, name=name))
-    lookups = tuple(dict.fromkeys((r.lookup_table, r.lookup_column) for r in rules if isinstance(r, InLookup)))
+    looked_up = [(r.column, (r.lookup_table, r.lookup_column)) for r in rules if isinstance(r, InLookup)]
+    compared = tuple(dict.fromkeys(looked_up))
     newest_first = [f"{quote(spec.cursor.column)} DESC NULLS LAST"] if spec.cursor else []
     order = ", ".join([*newest_first, FILE, ROW])
-    compiled = [CompiledRule(rule.label, _condition(rule, lookups, order)) for rule in rules]
+    compiled = [CompiledRule(rule.label, _condition(rule, compared, order)) for rule in rules]
     fitting = [CompiledRule(label, condition, implied=True) for label, condition in fit_conditions(carried)]
-    return CompiledRules(rules=(*compiled, *fitting), lookups=lookups)
+    return CompiledRules(rules=(*compiled, *fitting), compared=compared)
 
 
-def _condition(rule: Rule, lookups: tuple[Lookup, ...], order: str) -> str:
+def _condition(rule: Rule, compared: tuple[tuple[str, Lookup], ...], order: str) -> str:
     match rule:
         case NotNull():
             return f"{quote(rule.column)} IS NOT NULL"
@@ -146,8 +153,8 @@ def _condition(rule: Rule, lookups: tuple[Lookup, ...], order: str) -> str:
         case SqlRule():
             return f"COALESCE(({rule.where}), FALSE)"
         case InLookup():
-            number = lookups.index((rule.lookup_table, rule.lookup_column))
-            test = f"CAST({quote(rule.column)} AS VARCHAR) IN (SELECT v FROM lookup_{number})"
+            number = compared.index((rule.column, (rule.lookup_table, rule.lookup_column)))
+            test = f"{quote(rule.column)} IN (SELECT v FROM lookup_{number})"
         case AcceptedValues():
             test = f"{quote(rule.column)} IN ({', '.join(map(literal, rule.values))})"
         case Matches():
@@ -158,15 +165,73 @@ def _condition(rule: Rule, lookups: tuple[Lookup, ...], order: str) -> str:
     return f"COALESCE({test}, {str(rule.allow_null).upper()})"
 
 
+def _content(values: pa.Table) -> list[str]:
+    return [str(values.schema.field("value").type), *values.column("text").to_pylist()]
+
+
 def fill_lookups(
-    connection: duckdb.DuckDBPyConnection, rules: CompiledRules, values: Mapping[Lookup, tuple[str, ...]]
+    connection: duckdb.DuckDBPyConnection,
+    rules: CompiledRules,
+    values: Mapping[Lookup, pa.Table],
+    table: str,
+    columns: Sequence[Column],
 ) -> None:
-    """Make a connection ready: the tables that the conditions read their lookups from, and no progress bar."""
+    """Make a connection ready: the tables that the conditions read their lookups from, and no progress bar.
+
+    A lookup's value counts if it is one of the column's own type, unchanged. Texts would be no measure: the source and
+    the engine write the same number or time in different ways.
+
+    Args:
+        connection: the engine.
+        rules: the rules.
+        values: the values of each lookup, as `Source.lookup` returns them.
+        table: the table's name.
+        columns: the columns of the rows that the rules are applied to.
+
+    Raises:
+        SpecError: a column cannot have any value of its lookup, so that every row would be discarded.
+    """
     connection.execute("SET enable_progress_bar = false")  # it would be printed among what a command says
-    for number, lookup in enumerate(rules.lookups):
-        connection.register("lookup_values", pa.table({"v": pa.array(values[lookup], pa.string())}))
-        connection.execute(f"CREATE TABLE lookup_{number} AS SELECT v FROM lookup_values")
+    present = {column.name: column for column in columns}
+    for number, (name, lookup) in enumerate(rules.compared):
+        column = present.get(name, Column(name, "text"))  # `try_rules` names one that is not there
+        kind, own = column.mapped.arrow, values[lookup].schema.field("value").type
+        given = _as_carried(column, values[lookup])
+        connection.register("lookup_values", pa.table({"v": given}))
+        there, back = (_engine_type(connection, each) for each in (kind, given.type))
+        as_there = f"TRY_CAST(v AS {there})"
+        connection.execute(
+            f"CREATE OR REPLACE TABLE lookup_{number} AS "
+            f"SELECT {as_there} AS v FROM lookup_values WHERE TRY_CAST({as_there} AS {back}) = v"
+        )
         connection.unregister("lookup_values")
+        [(count,)] = connection.execute(f"SELECT COUNT(*) FROM lookup_{number}").fetchall()
+        if not count:
+            raise SpecError(
+                f"{table}: no value of the lookup '{'.'.join(lookup)}' ({own}) can be one of the column '{name}' "
+                f"({column.type}, {kind}), so that every row would be discarded.",
+                f"Name another lookup_column in defs/{table}/defs.yaml, or say how the column is carried ('as').",
+            )
+
+
+def _as_carried(column: Column, values: pa.Table) -> pa.ChunkedArray:
+    """A lookup's values as a column carries its own; none where one has bytes and the other has not.
+
+    Which text some bytes are, and which bytes a shape is, is not to be seen in them.
+    """
+    kind, own = column.mapped.arrow, values.schema.field("value").type
+    are_bytes = column.kind == "bytes" or (column.kind == "spatial" and pa.types.is_binary(kind))
+    if are_bytes != pa.types.is_binary(own):
+        return values.column("value").slice(0, 0)
+    if pa.types.is_string(kind):
+        return values.column("text")
+    as_bytes = pa.types.is_binary(kind) and pa.types.is_string(own)
+    return values.column("value").cast(kind) if as_bytes else values.column("value")
+
+
+def _engine_type(connection: duckdb.DuckDBPyConnection, kind: pa.DataType) -> str:
+    """The engine's name of an Arrow type."""
+    return str(connection.from_arrow(pa.table({"v": pa.array([], kind)})).types[0])
 
 
 @contextmanager

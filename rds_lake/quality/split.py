@@ -76,17 +76,16 @@ class Splitter:
         lookup_values: the present values of every lookup that the rules name.
     """
 
-    def __init__(self, store: ObjectStore, spec: TableSpec, lookup_values: Mapping[Lookup, tuple[str, ...]]) -> None:
+    def __init__(self, store: ObjectStore, spec: TableSpec, lookup_values: Mapping[Lookup, pa.Table]) -> None:
         self._store = store
         self._spec = spec
         self._keys = TableKeys.of(spec)
         self._lookup_values = lookup_values
         self._engine = Lock()
-        self._checked: list[pa.Schema] = []
+        self._ready: pa.Schema | None = None
         scratch = mkdtemp(prefix="rds_lake-")
         weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
         self._database = duckdb.connect(config=engine_settings(scratch))
-        fill_lookups(self._database, compile_rules(spec, (), source_unique=True), lookup_values)
 
     def rules(self, landed: Manifest) -> CompiledRules:
         """The rules for a landed batch."""
@@ -154,9 +153,10 @@ class Splitter:
             return
         with self._engine:  # one query at a time: DuckDB calls back into Python for the rows
             connection = self._database
-            if marked not in self._checked:
+            if marked != self._ready:
+                fill_lookups(connection, rules, self._lookup_values, landed.table, landed.columns)
                 try_rules(connection, rules, landed.table, marked)
-                self._checked.append(marked)
+                self._ready = marked
             batches = chain([first], rows)
             # The engine reads ahead and counts the rows, not their bytes: a portion is what it may hold of wide ones.
             for portion in ([batch] for batch in batches) if rules.row_by_row else [batches]:

@@ -213,7 +213,7 @@ def test_hostile_names_are_read_like_any_other(rooms, mysql_table):
         assert snapshot.fingerprint().startswith("2-")
         assert sum(batch.num_rows for batch in snapshot.rows()) == 2
     rooms.fill(mysql_table("v VARCHAR(9)", name=f"{table}2"), [("x",)])
-    assert rooms.source.lookup(f"{table}2", "v") == ("x",)
+    assert rooms.source.lookup(f"{table}2", "v").to_pylist() == [{"value": "x", "text": "x"}]
 
 
 # --- how wide it is --------------------------------------------------------------------------------------------------

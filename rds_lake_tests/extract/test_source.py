@@ -2,6 +2,8 @@
 
 import socket
 from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
 
 import pytest
 from pymysql.connections import Connection
@@ -53,15 +55,27 @@ def test_a_lookup_has_every_distinct_value_byte_for_byte_although_the_column_ign
         "v VARCHAR(20)", options="COLLATE utf8mb4_unicode_ci", rows=[(value,) for value in [*values, None, None]]
     )
     found = rooms.source.lookup(table, "v")
-    assert sorted(found) == sorted(set(values))
+    assert sorted(found.column("value").to_pylist()) == sorted(set(values))
     assert found == rooms.source.lookup(table, "v")
+    assert found.column("value") == found.column("text")
 
 
-def test_a_lookup_of_other_characters_sets_and_of_numbers_is_text(rooms, mysql_table):
-    table = mysql_table("v VARCHAR(20) CHARACTER SET latin1, n INT, d DECIMAL(5,2)", rows=[("Käse", 7, "1.50")])
-    assert rooms.source.lookup(table, "v") == ("Käse",)
-    assert rooms.source.lookup(table, "n") == ("7",)
-    assert rooms.source.lookup(table, "d") == ("1.50",)
+def test_a_lookup_has_its_values_as_they_are_carried_and_as_the_source_writes_them(rooms, mysql_table):
+    table = mysql_table(
+        "v VARCHAR(20) CHARACTER SET latin1, n INT(5) ZEROFILL, d DECIMAL(5,2), at DATETIME(3), b BIT(9), x BINARY(1)",
+        rows=[("Käse", 7, "1.50", "2024-01-01", 256, b"\xff"), (None, 7, None, None, None, None)],
+    )
+    rooms.sql("SET sql_mode = ''", f"INSERT INTO {table} (at) VALUES ('0000-00-00')")
+    expected = {
+        "v": [("Käse", "Käse")],
+        "n": [(7, "00007")],
+        "d": [(Decimal("1.50"), "1.50")],
+        "at": [(None, "0000-00-00 00:00:00.000"), (datetime(2024, 1, 1), "2024-01-01 00:00:00.000")],  # noqa: DTZ001
+        "b": [(256, "256")],
+        "x": [(b"\xff", "FF")],
+    }
+    found = {column: rooms.source.lookup(table, column).to_pylist() for column in expected}
+    assert {column: [(row["value"], row["text"]) for row in rows] for column, rows in found.items()} == expected
 
 
 @pytest.mark.parametrize("rows", [[], [(None,)]])
@@ -145,8 +159,6 @@ def test_a_connection_that_is_killed_while_it_is_used_may_pass_by_itself(rooms):
 
 
 def test_each_extraction_is_logged_at_the_source(rooms, mysql_table):
-    from datetime import datetime
-
     log = mysql_table(
         "metadata_id INT AUTO_INCREMENT PRIMARY KEY, tablename VARCHAR(64), last_fetched DATETIME(6), "
         "updated_at DATETIME(6)"

@@ -8,14 +8,20 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rooms import HOSTILE_NAMES, bounded, daily, record_batch, table_spec
+from rooms import HOSTILE_NAMES, bounded, daily, lookup_of, record_batch, table_spec
 
+from rds_lake.errors import SpecError
+from rds_lake.extract.types import Column, arrow_schema
 from rds_lake.quality.rules import FILE, ROW, CompiledRule, CompiledRules, compile_rules, fill_lookups
 
 LOOKUP = ("statuses", "name")
-SCHEMA = pa.schema(
-    [("text", pa.string()), ("number", pa.int32()), ("money", pa.decimal128(10, 2)), ("day", pa.date32())]
+COLUMNS = (
+    Column("text", "varchar(25)"),
+    Column("number", "int"),
+    Column("money", "decimal(10,2)"),
+    Column("day", "date"),
 )
+SCHEMA = arrow_schema(COLUMNS)
 
 
 def broken(spec, rows, schema=SCHEMA, *, lookup=(), source_unique=True) -> list[list[str]]:
@@ -24,7 +30,9 @@ def broken(spec, rows, schema=SCHEMA, *, lookup=(), source_unique=True) -> list[
     full = pa.schema([*schema, pa.field(FILE, pa.string()), pa.field(ROW, pa.int64())])
     rules = compile_rules(spec, tuple(schema.names), source_unique=source_unique)
     with duckdb.connect() as connection:
-        fill_lookups(connection, rules, {LOOKUP: tuple(lookup)})
+        columns = COLUMNS if schema is SCHEMA else [Column(name, "text") for name in schema.names]
+        given = lookup if isinstance(lookup, pa.Table) else lookup_of(lookup)
+        fill_lookups(connection, rules, {LOOKUP: given}, "t", columns)
         connection.register("landed", pa.Table.from_batches([record_batch(marked, full)]))
         found = connection.execute(f"SELECT _failed_rules FROM ({rules.select('landed')}) ORDER BY {ROW}").fetchall()
         if not any("OVER" in rule.condition for rule in rules.rules):
@@ -81,11 +89,46 @@ def test_a_lookup_compares_byte_for_byte():
     assert verdicts(accepted, "text", values) == [value in STATUSES for value in values]
 
 
-def test_numbers_and_dates_are_looked_up_as_the_source_writes_them():
+def test_numbers_and_dates_are_looked_up_in_texts_as_the_engine_writes_them():
     rule = {"rule": "in_lookup", "lookup_table": "statuses", "lookup_column": "name"}
-    assert verdicts(rule, "number", [7, 70], lookup=["7"]) == [True, False]
+    assert verdicts(rule, "number", [7, 70, 8, 9], lookup=["7", "8.0", "8.4", "09", "x"]) == [True, False, False, False]
     assert verdicts(rule, "money", [Decimal("1.50"), Decimal("1.51")], lookup=["1.50"]) == [True, False]
     assert verdicts(rule, "day", [date(2024, 1, 1), date(2024, 1, 2)], lookup=["2024-01-01"]) == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("column", "good", "bad", "values"),
+    [
+        ("number", 7, 8, pa.array([7, 9], pa.int64())),
+        ("number", 2**31 - 1, 8, pa.array([2**31 - 1, 2**40], pa.int64())),
+        ("number", 7, 8, pa.array([7.0, 7.9, 1e300], pa.float64())),
+        ("number", 7, 8, pa.array([Decimal("7.00"), Decimal("7.90")], pa.decimal128(38, 2))),
+        (
+            "money",
+            Decimal("1.50"),
+            Decimal("1.51"),
+            pa.array([Decimal("1.500"), Decimal("1.512")], pa.decimal128(4, 3)),
+        ),
+        ("money", Decimal("0.10"), Decimal("7.00"), pa.array([0.1, None], pa.float64())),
+        ("day", date(2024, 1, 1), date(2024, 1, 2), pa.array([datetime(2024, 1, 1), datetime(2024, 1, 2, 3)])),  # noqa: DTZ001
+    ],
+)
+def test_values_of_two_types_are_equal_where_one_becomes_the_other_unchanged(column, good, bad, values):
+    rule = {"rule": "in_lookup", "lookup_table": "statuses", "lookup_column": "name"}
+    lookup = pa.table({"value": values, "text": values.cast(pa.string())})
+    assert verdicts(rule, column, [good, bad], lookup=lookup) == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [("number", pa.array(["x"])), ("number", pa.array([date(2024, 1, 1)])), ("text", pa.array([b"a"]))],
+)
+def test_a_lookup_of_which_the_column_can_have_no_value_is_an_error_since_it_would_discard_every_row(column, values):
+    rule = {"rule": "in_lookup", "lookup_table": "statuses", "lookup_column": "name"}
+    with pytest.raises(
+        SpecError, match=rf"^t: no value of the lookup 'statuses\.name' .* the column '{column}'.*as'\)"
+    ):
+        verdicts(rule, column, [None], lookup=pa.table({"value": values, "text": ["a"]}))
 
 
 def test_a_pattern_matches_the_whole_text():
@@ -191,7 +234,7 @@ def test_the_digest_changes_with_the_rules_and_with_the_lookups_values_and_with_
     def digest(values=("a",), **more):
         rule = {"rule": "in_lookup", "column": "text", "lookup_table": "statuses", "lookup_column": "name", **more}
         spec = table_spec("t", rules=[rule], description=str(more))
-        return compile_rules(spec, tuple(SCHEMA.names), source_unique=True).digest({LOOKUP: values})
+        return compile_rules(spec, tuple(SCHEMA.names), source_unique=True).digest({LOOKUP: lookup_of(values)})
 
     assert digest() == digest()
     assert len({digest(), digest(("a", "b")), digest(name="x"), digest(allow_null=True), digest(column="number")}) == 5

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rooms import bounded, daily, table_spec
+from rooms import bounded, daily, lookup_of, table_spec
 
 from rds_lake.errors import SpecError
 from rds_lake.extract.types import Column
@@ -22,7 +22,7 @@ COLUMNS = (
     Column("amount", "decimal(10,2)"),
 )
 STATUSES = ("CLOSED", "ON_HOLD")
-LOOKUPS = {("statuses", "name"): STATUSES}
+LOOKUPS = {("statuses", "name"): lookup_of(STATUSES)}
 START = datetime(2024, 1, 1)  # noqa: DTZ001 - the cursor's clock
 VALID = {"rule": "in_lookup", "column": "status", "lookup_table": "statuses", "lookup_column": "name", "name": "valid"}
 
@@ -145,7 +145,7 @@ def test_the_same_split_again_is_the_same_batch_and_another_rule_another(rooms):
     anew = Splitter(rooms.store, spec, LOOKUPS).split(landed, None, None)
     assert anew.staging.same_content(first.staging)
     assert anew.staging.batch != first.staging.batch  # so that it never overwrites what a reader reads
-    more = {("statuses", "name"): (*STATUSES, "x")}
+    more = {("statuses", "name"): lookup_of([*STATUSES, "x"])}
     other = Splitter(rooms.store, spec, more).split(landed, first.staging, first.discarded)
     assert other.staging.batch != first.staging.batch
     assert (other.staging.rows, other.discarded.rows) == (2, 0)

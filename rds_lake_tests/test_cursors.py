@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -18,10 +19,13 @@ from rds_lake.checks import raw_result
 from rds_lake.cursors import EPOCH, TICKS, bound, key_of_start, mysql_key, wall_clock, warehouse_start
 from rds_lake.errors import PermanentError, SpecError
 from rds_lake.extract import snapshot as snapshots
+from rds_lake.extract.contract import AgreedCursor
 from rds_lake.extract.cursor_type import check_type
 from rds_lake.extract.fence import Fence
 from rds_lake.extract.snapshot import open_snapshot
 from rds_lake.extract.types import Column, arrow_schema
+from rds_lake.lake.agreement import agree, agreed_to_json, read_agreed
+from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.landing import by_partition, land
 from rds_lake.partitions import Partitioning
 from rds_lake.plan import observe
@@ -639,6 +643,66 @@ def test_a_layout_that_is_changed_over_landed_rows_is_refused_before_anything_ha
     assert (rooms.keys(f"{name}/"), table.warehouse(), table.loaded()) == before
     table.spec = daily(name, FIRST)
     assert table.plan().nothing
+
+
+def land_first(table: Chain) -> None:
+    with open_snapshot(table.rooms.source, table.spec) as snapshot:
+        land(snapshot, table.rooms.store, [FIRST])
+
+
+@pytest.mark.parametrize(
+    ("cursor", "said"),
+    [
+        ({"column": "at", "epoch": "s", "timezone": "UTC"}, None),
+        ({"column": "at", "epoch": "s", "nulls": "exclude", "lag_seconds": 5, "lookback_days": 9}, None),
+        ({"column": "at", "epoch": "ms"}, "'at' (epoch ms)"),
+        ({"column": "other", "epoch": "s"}, "'other' (epoch s)"),
+        ({"column": "moment"}, "'moment' (UTC)"),
+        ({"column": "moment", "timezone": "Europe/Berlin"}, "'moment' (Europe/Berlin)"),
+    ],
+)
+def test_another_cursor_over_landed_rows_is_refused_before_anything_happens(rooms, mysql_table, cursor, said):
+    columns = "id INT PRIMARY KEY, at BIGINT NOT NULL, other BIGINT NOT NULL, moment DATETIME NOT NULL, KEY (at)"
+    rows = [(1, 1_704_110_400, 1_704_110_400, "2024-01-01 12:00:00")]
+    cut = {"by": "day", "start": FIRST, "column": "day"}
+    table = Chain(rooms, daily(mysql_table(columns, rows=rows), cursor={"column": "at", "epoch": "s"}, partitions=cut))
+    land_first(table)
+    name, before = table.spec.table, rooms.keys(f"{table.spec.table}/")
+    table.spec = daily(name, cursor=cursor, partitions=cut)
+    if said is None:
+        land_first(table)
+        return
+    for refused in (Chain.plan, land_first):
+        with pytest.raises(SpecError) as caught:
+            refused(table)
+        assert str(caught.value) == (
+            f"{name}: rows have landed by the cursor 'at' (epoch s), the YAML has the cursor {said} now: 'cursor' was "
+            f"changed after rows had been landed. Nothing was landed. Put it back in defs/{name}/defs.yaml, or start "
+            "afresh under another name ('table', 'warehouse.table')."
+        )
+    assert rooms.keys(f"{name}/") == before
+
+
+def test_a_cursor_may_change_until_rows_have_landed_and_an_earlier_version_told_of_none(rooms, mysql_table):
+    name = mysql_table("id INT PRIMARY KEY, at DATETIME, KEY (at)", rows=[(1, "2024-01-01 12:00:00")])
+    berlin, utc = (
+        Chain(rooms, daily(name, cursor={"column": "at", "timezone": zone})) for zone in ("Europe/Berlin", "UTC")
+    )
+    for table in (berlin, utc):  # nothing has landed: a first landing that failed leaves its agreement behind
+        with open_snapshot(rooms.source, table.spec) as snapshot:
+            agree(rooms.store, table.spec, snapshot.table)
+    land_first(utc)
+    keys = TableKeys.of(utc.spec)
+    stored = read_agreed(rooms.store, keys)
+    assert stored is not None
+    assert stored.agreed.cursor == AgreedCursor("at", "UTC")
+    rooms.store.put(keys.schema, agreed_to_json(replace(stored.agreed, cursor=None)))
+    land_first(utc)
+    again = read_agreed(rooms.store, keys)
+    assert again is not None
+    assert again.agreed == stored.agreed
+    with pytest.raises(SpecError, match="rows have landed by the cursor 'at'"):
+        land_first(berlin)
 
 
 @pytest.mark.parametrize("nulls", ["include", "exclude"])

@@ -57,6 +57,15 @@ class Change:
 
 
 @dataclass(frozen=True)
+class AgreedCursor:
+    """The cursor that a table is cut by: its column, and what its values mean (the YAML's `timezone` and `epoch`)."""
+
+    column: str
+    timezone: str
+    epoch: str | None = None
+
+
+@dataclass(frozen=True)
 class Agreed:
     """The schema that lake and warehouse agree on.
 
@@ -66,6 +75,7 @@ class Agreed:
         columns: its columns, in the order of every batch.
         changes: the latest changes, the newest last.
         order: their names in lower case, in the source's order; None in one that an earlier version wrote.
+        cursor: what the table is cut by; None without a cursor, and in one that an earlier version wrote.
     """
 
     version: int
@@ -73,12 +83,13 @@ class Agreed:
     columns: tuple[AgreedColumn, ...]
     changes: tuple[Change, ...] = ()
     order: tuple[str, ...] | None = None
+    cursor: AgreedCursor | None = None
 
     def lacks(self, other: "Agreed") -> bool:
         """Whether an earlier version wrote it, which did not know all that another one tells of the source."""
         told = [item.column.generated is not None for item in other.columns]
         known = [item.column.generated is not None for item in self.columns]
-        return self.order is None or known != told
+        return self.order is None or (self.cursor is None and other.cursor is not None) or known != told
 
 
 @dataclass(frozen=True)

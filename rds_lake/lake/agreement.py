@@ -7,12 +7,12 @@ source has now and not what it had a moment ago.
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from rds_lake.errors import PermanentError
-from rds_lake.extract.contract import Agreed, AgreedColumn, Change, Shape, decide, same_columns
+from rds_lake.errors import PermanentError, SpecError
+from rds_lake.extract.contract import Agreed, AgreedColumn, AgreedCursor, Change, Shape, decide, same_columns
 from rds_lake.extract.source import SourceTable
 from rds_lake.extract.types import Column
 from rds_lake.lake.keys import TableKeys
@@ -49,7 +49,7 @@ def present_shape(store: ObjectStore, spec: TableSpec, table: SourceTable) -> tu
     """How a table would be landed now, and whether there is an agreed schema yet; nothing is written.
 
     Raises:
-        SpecError: the contract refuses the source's present columns.
+        SpecError: the contract refuses the source's present columns, or rows have landed by another cursor.
     """
     stored = _binding(store, spec, table, read_agreed(store, TableKeys.of(spec)))
     return _decide(spec, table, stored), stored is not None
@@ -64,7 +64,8 @@ def agree(store: ObjectStore, spec: TableSpec, table: SourceTable) -> Shape:
         table: the table as the source describes it, in an open snapshot.
 
     Raises:
-        SpecError: the contract refuses the source's present columns; nothing was changed.
+        SpecError: the contract refuses the source's present columns, or rows have landed by another cursor; nothing was
+            changed.
         ConflictError: others keep changing the agreed schema.
     """
     keys = TableKeys.of(spec)
@@ -90,7 +91,7 @@ def _binding(store: ObjectStore, spec: TableSpec, table: SourceTable, stored: St
     A first landing that fails (a value that cannot be carried, for example) leaves its agreement behind. It must not
     stand against the remedy, whatever the contract.
     """
-    if stored is None or _is_like(stored.agreed, table):
+    if stored is None or (_is_like(stored.agreed, table) and stored.agreed.cursor in {None, _cursor(spec)}):
         return stored
     return stored if Manifests(store, TableKeys.of(spec)).partitions("landing") else None
 
@@ -103,8 +104,26 @@ def _is_like(agreed: Agreed, table: SourceTable) -> bool:
 
 def _decide(spec: TableSpec, table: SourceTable, stored: Stored | None) -> Shape:
     now = datetime.now(UTC).isoformat()
-    agreed = stored.agreed if stored else None
-    return decide(spec.schema_changes, spec.table, spec.source_name, agreed, table.columns, now)
+    agreed, cursor = stored.agreed if stored else None, _cursor(spec)
+    if agreed is not None and agreed.cursor not in {None, cursor}:
+        raise SpecError(
+            f"{spec.table}: rows have landed by {_said(agreed.cursor)}, the YAML has {_said(cursor)} now: 'cursor' was "
+            "changed after rows had been landed. Nothing was landed.",
+            f"Put it back in defs/{spec.table}/defs.yaml, or start afresh under another name ('table', "
+            "'warehouse.table').",
+        )
+    shape = decide(spec.schema_changes, spec.table, spec.source_name, agreed, table.columns, now)
+    return replace(shape, agreed=replace(shape.agreed, cursor=cursor))
+
+
+def _cursor(spec: TableSpec) -> AgreedCursor | None:
+    return AgreedCursor(spec.cursor.column, spec.cursor.timezone, spec.cursor.epoch) if spec.cursor else None
+
+
+def _said(cursor: AgreedCursor | None) -> str:
+    if cursor is None:
+        return "no cursor"
+    return f"the cursor '{cursor.column}' ({f'epoch {cursor.epoch}' if cursor.epoch else cursor.timezone})"
 
 
 def agreed_to_json(agreed: Agreed) -> bytes:
@@ -125,6 +144,7 @@ def agreed_to_json(agreed: Agreed) -> bytes:
         "since": agreed.since,
         "columns": columns,
         "order": agreed.order,
+        "cursor": asdict(agreed.cursor) if agreed.cursor else None,
         "changes": changes,
     }
     return json.dumps(content, indent=1).encode()
@@ -160,8 +180,15 @@ def agreed_from_json(content: bytes, where: str) -> Agreed:
             for item in data["columns"]
         )
         changes = tuple(Change(item["version"], item["at"], tuple(item["what"])) for item in data["changes"])
-        order = data.get("order")
-        return Agreed(data["version"], data["since"], columns, changes, tuple(order) if order is not None else None)
+        order, cursor = data.get("order"), data.get("cursor")
+        return Agreed(
+            version=data["version"],
+            since=data["since"],
+            columns=columns,
+            changes=changes,
+            order=tuple(order) if order is not None else None,
+            cursor=AgreedCursor(**cursor) if cursor is not None else None,
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise PermanentError(
             f"{where} is not an agreed schema that rds_lake wrote: {error!r}.",

@@ -31,7 +31,9 @@ from rds_lake.lake.store import ConflictError, GoneError
 from rds_lake.plan import Observation, Plan, all_again, decide, examine, land_other_keys, observe
 from rds_lake.resources.services import LakeResource, RdsResource, WarehouseResource
 from rds_lake.spec import Stage, TableSpec, refuse_shared_targets
+from rds_lake.undone import Undone
 from rds_lake.warehouse import ledger
+from rds_lake.wording import counted
 
 WORKER_TAG = "rds_lake/worker"
 """Tag of a run that says which process executes it: `host:pid:start`, to tell a dead one from a living one."""
@@ -46,6 +48,11 @@ BLOCKED = "DagsterAssetCheckFailedError"
 OWN_ERRORS = {
     cls.__name__ for cls in (PermanentError, TransientError, ConfigError, SpecError, ConflictError, GoneError)
 }
+
+OTHER_ERRORS = OWN_ERRORS - {PermanentError.__name__}
+"""Those of them that any other partition would meet as well."""
+
+WAITS = "rows of it may have moved to partitions that could not be done"
 
 Report = Callable[[str], None]
 
@@ -204,12 +211,27 @@ class Sync:
         self._record_source_check(spec, seen, result)
         result.partitions = len(plan.land) + len(plan.resume)
         self._record_observation(spec, seen, plan)
+        failures: list[str | None] = []
+        undone = Undone(RdsResource().source(), self._lake.store(), WarehouseResource().warehouse(), spec, seen.table)
         for stages, partitions in ((CHAIN, plan.land), (CHAIN[1:], plan.resume)):
             # The newest first: a row that was updated leaves an old partition for a newer one, and must not be
-            # missing from the warehouse between the two loads.
+            # missing from the warehouse between the two loads. Nor may it be when the newer one fails.
             for first, last in reversed(_ranges(spec, partitions)):
-                if not self._run(spec, stages, first, last, result, again=again):
+                window = spec.partitioning.span(first, last) if spec.partitioning else None
+                if failures and window and stages is CHAIN and undone.waits(window):
+                    undone.add(window)
+                    result.warned.append(f"{spec.table} {_span(first, last)} waits: {WAITS}")
+                    continue
+                failure = self._run(spec, stages, first, last, result, again=again)
+                if failure is None:
+                    continue
+                repeats = failure.why is not None and failure.why in failures
+                failures.append(failure.why)
+                result.error = _told(failures)
+                if repeats or not failure.is_of_the_data:
                     return
+                if window:
+                    undone.add(window)
 
     def _look(
         self, spec: TableSpec, since: datetime | None, until: datetime | None, *, recent: bool
@@ -248,8 +270,8 @@ class Sync:
 
     def _run(
         self, spec: TableSpec, stages: Sequence[Stage], first: str, last: str, result: TableResult, *, again: bool
-    ) -> bool:
-        """Execute a run; False when it failed, be it by an error or by a blocking check."""
+    ) -> "_Failure | None":
+        """Execute a run; why it failed, be it by an error or by a blocking check, and None when it did not."""
         keys = {dg.AssetKey(spec.asset(stage)) for stage in stages}
         whole = self._definitions.resolve_implicit_global_asset_job_def()
         checks = whole.asset_layer.asset_graph.get_check_keys_for_assets(keys)
@@ -260,13 +282,39 @@ class Sync:
         tags |= {AGAIN_TAG: "true"} if again else {}
         if spec.partitioning:
             tags |= {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
-        self._report(f"{spec.table} {first}" + (f" to {last}" if last != first else ""))
+        self._report(f"{spec.table} {_span(first, last)}")
         log = {"loggers": {"console": {"config": {"log_level": self._log_level}}}}
         done = job.execute_in_process(run_config=log, instance=self._instance, tags=tags, raise_on_error=False)
         _collect(spec, done.all_events, result)
-        if not done.success:
-            result.error = _why(done.all_events)
-        return done.success
+        return None if done.success else _Failure(_why(done.all_events), _is_of_the_data(done.all_events))
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """How a run failed.
+
+    Attributes:
+        why: its own words; None when a blocking check alone stopped it, which speaks for itself.
+        is_of_the_data: whether other partitions may fare better.
+    """
+
+    why: str | None
+    is_of_the_data: bool
+
+
+def _span(first: str, last: str) -> str:
+    return first if last == first else f"{first} to {last}"
+
+
+def _told(failures: Sequence[str | None]) -> str | None:
+    """The first error, and how many more stretches failed; None when checks alone failed them."""
+    first = next((why for why in failures if why), None)
+    more = len(failures) - 1
+    return (
+        f"{first} ({counted(more, 'more stretch', 'more stretches')} of partitions failed.)"
+        if first and more
+        else first
+    )
 
 
 def _ranges(spec: TableSpec, partitions: Sequence[str]) -> list[tuple[str, str]]:
@@ -306,6 +354,17 @@ def _why(events: Sequence[dg.DagsterEvent]) -> str | None:
         if data.error is None or data.error.cls_name != BLOCKED:
             return _own_words(data.error)
     return None
+
+
+def _is_of_the_data(events: Sequence[dg.DagsterEvent]) -> bool:
+    """Whether a run failed over what it read: a blocking check, or an error that neither passes nor is of the YAML."""
+    names: set[str] = set()
+    for event in events:
+        error = event.step_failure_data.error if event.is_step_failure else None
+        while error is not None:
+            names.add(error.cls_name or "")
+            error = error.cause
+    return bool(names & {BLOCKED, PermanentError.__name__}) and not names & OTHER_ERRORS
 
 
 def _own_words(error: SerializableErrorInfo | None) -> str:

@@ -8,10 +8,12 @@ import pytest
 from botocore.config import Config
 from pipeline import STAGES, World, failures
 
+from rds_lake.assets import common
 from rds_lake.errors import ConfigError
 from rds_lake.local.ports import HOST
 from rds_lake.resources import services
 from rds_lake.spec import TableSpec
+from rds_lake.sync import Sync
 
 pytestmark = pytest.mark.stack
 
@@ -216,3 +218,71 @@ def test_a_run_that_dagster_starts_says_the_same_and_is_not_tried_again(
     assert not [event for event in done.all_events if event.is_step_up_for_retry]
     logs = world.instance.all_logs(done.run_id)
     assert "s3cret" not in "\n".join(str(entry) for entry in logs)
+
+
+# --- one stretch of partitions of several ----------------------------------------------------------------------------
+
+
+def stretches(world: World, name: str) -> TableSpec:
+    """A synced table with a row on each of eight days."""
+    rows = [(n, f"2024-01-0{n} 10:00:00", "2024-01-01") for n in range(1, 9)]
+    source = world.table(name, "id INT PRIMARY KEY, at DATETIME, d DATE, KEY (at)", rows)
+    spec = TableSpec.model_validate(
+        {
+            "table": name,
+            "source_table": source,
+            "key": ["id"],
+            "cursor": {"column": "at"},
+            "partitions": {"by": "day", "start": "2024-01-01"},
+            "warehouse": {"table": name},
+        }
+    )
+    assert world.sync(spec).ok
+    return spec
+
+
+def test_a_value_that_cannot_be_carried_stops_no_other_stretch_and_no_row_leaves_before_its_newer_version(
+    world: World,
+) -> None:
+    spec = stretches(world, "poisoned")
+    with world.source() as cursor:
+        cursor.execute("SET sql_mode = ''")
+        for n, day in ((100, 8), (101, 6)):
+            cursor.execute(f"INSERT INTO {spec.source_name} VALUES ({n}, '2024-01-0{day} 11:00', '0000-00-00')")
+    world.ask(f"UPDATE {spec.source_name} SET at = '2024-01-06 12:00' WHERE id = 4")  # into one that cannot be done
+    world.ask(f"UPDATE {spec.source_name} SET at = '2024-01-04 12:00' WHERE id = 2")  # into one that waits
+    world.ask(f"INSERT INTO {spec.source_name} VALUES (102, '2024-01-01 11:00', '2024-01-01')")
+    done = world.sync(spec)
+    assert not done.ok
+    error = done.error or ""
+    assert "the column 'd' holds '0000-00-00' (date) in the row id = 100" in error
+    assert error.endswith(" (1 more stretch of partitions failed.)")
+    assert [line for line in done.warned if "waits" in line] == [
+        "poisoned 2024-01-04 waits: rows of it may have moved to partitions that could not be done",
+        "poisoned 2024-01-01 to 2024-01-02 waits: rows of it may have moved to partitions that could not be done",
+    ]
+    assert {row[0] for row in world.warehouse_rows(spec)} == {*range(1, 9)}
+    world.ask(f"UPDATE {spec.source_name} SET at = '2024-01-02 10:00' WHERE id = 2")
+    done = world.sync(spec)
+    assert len([line for line in done.warned if "waits" in line]) == 1
+    assert {row[0] for row in world.warehouse_rows(spec)} == {*range(1, 9), 102}, "this stretch went on"
+    world.ask(f"DELETE FROM {spec.source_name} WHERE d = 0")
+    assert world.sync(spec).ok
+    assert world.warehouse_rows(spec).total() == 9
+
+
+def test_a_server_that_goes_away_is_not_tried_for_each_stretch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = stretches(world, "cut_off")
+    for day in (2, 4, 6):
+        world.ask(f"INSERT INTO {spec.source_name} VALUES ({day}0, '2024-01-0{day} 11:00', '2024-01-01')")
+    monkeypatch.setattr(common, "RETRY_SECONDS", 0)
+    begun = []
+
+    def report(text: str) -> None:
+        if text.startswith("cut_off "):  # observed and planned; the runs come next
+            begun.append(text)
+            monkeypatch.setenv("RDS_LAKE_SOURCE_URL", broken_url(world, "RDS_LAKE_SOURCE_URL", port=NOWHERE))
+
+    done = Sync(world.definitions(spec), world.instance, report).table(spec)
+    assert begun == ["cut_off 2024-01-06"]
+    assert (done.error or "").startswith("MySQL at ")

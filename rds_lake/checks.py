@@ -80,7 +80,7 @@ def raw_result(spec: TableSpec, before: int, without: int, future: int = 0) -> A
     if before:
         start = spec.partitions.start if spec.partitions else None
         found.append(
-            f"{counted(before, 'row is', 'rows are')} older than partitions.start ({start}): no partition holds them. "
+            f"{counted(before, 'row is', 'rows are')} older than partitions.start ({start}), so in no partition. "
             f"Set an earlier start in defs/{spec.table}/defs.yaml; a zero date (0000-00-00) is older than any start, "
             f"correct {column} at the source where there is one."
         )
@@ -91,8 +91,8 @@ def raw_result(spec: TableSpec, before: int, without: int, future: int = 0) -> A
         )
     if future:
         found.append(
-            f"{counted(future, 'row has', 'rows have')} a {column} more than a day ahead of the source's clock and "
-            f"{'waits' if future == 1 else 'wait'} for it: a date that stands for 'never', "
+            f"{counted(future, 'row has its', 'rows have their')} {column} more than a day ahead of the source's clock "
+            f"and {'waits' if future == 1 else 'wait'} for it: a date that stands for 'never', "
             f"a wrong clock, another time zone than {zone}, or another cursor.epoch."
         )
     return AssetCheckResult(
@@ -307,12 +307,13 @@ def carried_result(landed: Mapping[str, Manifest]) -> AssetCheckResult:
         counts.update({name.removeprefix(NULLED): count for name, count in manifest.details.items()})
     parts = ", ".join(f"{column} ({count:,})" for column, count in sorted(counts.items()))
     rows = sum(manifest.rows for manifest in landed.values())
+    nulled = counted(
+        counts.total(), "value could not be carried whole and is NULL", "values could not be carried whole and are NULL"
+    )
     return AssetCheckResult(
         passed=not counts,
         severity=AssetCheckSeverity.WARN,
-        description=f"{counts.total():,} values could not be carried whole and are NULL: {parts}"
-        if counts
-        else f"every value of {rows:,} rows is carried whole",
+        description=f"{nulled}: {parts}" if counts else f"every value of {counted(rows, 'row')} is carried whole",
         metadata={"rows": rows, "values made NULL": counts.total(), **counts},
     )
 

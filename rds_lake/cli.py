@@ -15,6 +15,7 @@ import typer
 from rds_lake import settings
 from rds_lake.errors import ConfigError, RdsLakeError
 from rds_lake.partitions import Unit
+from rds_lake.wording import counted
 
 if TYPE_CHECKING:
     from dagster import Definitions
@@ -298,7 +299,8 @@ def _sync(
         console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
         with open_instance() as instance, view.progress(console) as say:
             if ended := end_dead_runs(instance):
-                say(f"{ended} runs of a sync that was killed are marked as failed; their work is taken up again")
+                runs = "run of a sync that was killed is", "runs of a sync that was killed are"
+                say(f"{counted(ended, *runs)} marked as failed; what was left undone is taken up again")
             runner = Sync(defs, instance, say, verbose=verbose)
             results = [runner.table(spec, since, until, recent=recent, again=again) for spec in chosen]
     view.show(console, results, time.monotonic() - started)

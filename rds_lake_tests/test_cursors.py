@@ -448,8 +448,8 @@ def test_rows_in_the_far_future_are_reported_and_the_others_come(rooms, mysql_ta
     found = raw_result(table.spec, 0, 0, table.seen.in_future)
     assert (found.passed, found.severity.value) == (False, "WARN")
     assert found.description == (
-        "1 row has a at more than a day ahead of the source's clock and waits for it: a date that stands for 'never', "
-        "a wrong clock, another time zone than UTC, or another cursor.epoch."
+        "1 row has its at more than a day ahead of the source's clock and waits for it: a date that stands for "
+        "'never', a wrong clock, another time zone than UTC, or another cursor.epoch."
     )
     assert raw_result(table.spec, 1, 0, 1).severity.value == "ERROR"
 

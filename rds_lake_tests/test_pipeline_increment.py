@@ -153,7 +153,7 @@ def test_rows_without_a_cursor_or_before_the_start_fail_the_sync_and_are_counted
         "the source, or set cursor.nulls to include in defs/outside/defs.yaml."
     )
     found = (
-        "outside_raw in_a_partition: 1 row is older than partitions.start (2024-01-01): no partition holds them. Set "
+        "outside_raw in_a_partition: 1 row is older than partitions.start (2024-01-01), so in no partition. Set "
         "an earlier start in defs/outside/defs.yaml; a zero date (0000-00-00) is older than any start, correct "
         f"order_last_updated at the source where there is one. {left_out}"
     )

@@ -448,7 +448,7 @@ def test_a_view_is_proposed_without_a_key(rooms: Rooms, mysql_table: Callable[..
     assert "key" not in said
     assert said["cursor"]["column"] == "updated_at"
     assert "A view has no key" in found.text
-    assert "About 1 rows" in found.text
+    assert "About 1 row " in found.text
 
 
 @stack_test

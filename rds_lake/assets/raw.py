@@ -13,6 +13,7 @@ from rds_lake.assets.common import RDS_POOL, Fact, definition_metadata, descript
 from rds_lake.plan import Observation, observe
 from rds_lake.resources.services import LakeResource, RdsResource
 from rds_lake.spec import TableSpec
+from rds_lake.wording import counted
 
 SPEC_METADATA = "rds_lake/spec"
 """Metadata of the raw asset that holds the table's YAML as JSON."""
@@ -96,13 +97,15 @@ def story(spec: TableSpec, seen: Observation) -> list[str]:
     rows = sum(int(version.split("-")[0]) for version in seen.fingerprints.values())
     partitions = len(seen.fingerprints)
     span = f" from {seen.window.lower} on" if seen.window and seen.kind != "full" else ""
-    found = f"{rows:,} rows in {partitions:,} partitions below the fence {seen.fence.at} UTC"
+    found = f"{counted(rows, 'row')} in {counted(partitions, 'partition')} below the fence {seen.fence.at} UTC"
     lines = [f"{spec.source_name}, {seen.kind} observation{span}: {found}.", *seen.fence.story()]
     if seen.outside:
+        before, without = counted(seen.before_start, "lies", "lie"), counted(seen.without_cursor, "has", "have")
+        column = spec.cursor.column if spec.cursor else "cursor"
         lines.append(
-            f"{seen.before_start:,} rows lie before the first partition and {seen.without_cursor:,} have no "
-            f"{spec.cursor.column if spec.cursor else 'cursor'}: no partition holds them."
+            f"No partition holds {counted(seen.outside, 'row')}: {before} before the first one, {without} no {column}."
         )
     if seen.in_future:
-        lines.append(f"{seen.in_future:,} rows lie more than a day above the fence and wait for it to pass them.")
+        waiting = counted(seen.in_future, "row lies", "rows lie")
+        lines.append(f"{waiting} more than a day above the fence, to be landed when it has passed.")
     return lines

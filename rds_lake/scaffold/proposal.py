@@ -28,6 +28,7 @@ from rds_lake.scaffold.guess import (
     settle,
 )
 from rds_lake.scaffold.text import Entry, line, one_line, whole_file
+from rds_lake.wording import counted
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 """What a table may be called in rds_lake."""
@@ -221,7 +222,7 @@ def _size(table: TableProfile, extent: Extent, unit: Unit) -> str:
     while moment <= extent.last and count <= MOST_PARTITIONS:
         count, moment = count + 1, following(moment, unit)
     return (
-        f"About {table.rows:,} rows from {extent.first:%Y-%m-%d} to {extent.last:%Y-%m-%d}: "
+        f"About {counted(table.rows, 'row')} from {extent.first:%Y-%m-%d} to {extent.last:%Y-%m-%d}: "
         f"about {round(table.rows / max(count, 1)):,} in a partition."
     )
 

@@ -377,7 +377,7 @@ class Look:
         said = []
         if before:
             older = counted(before, "row of the source is", "rows of the source are")
-            said.append(f"{older} older than partitions.start: no partition holds them")
+            said.append(f"{older} older than partitions.start, so in no partition")
         if stray:
             said.append(stray)
         lost = sum(entry.loaded for key, entry in self._entries.items() if self._scope.has(key))

@@ -38,6 +38,32 @@ app = typer.Typer(
 tables = typer.Typer()
 app.add_typer(tables, name="tables")
 
+
+def _moment(text: str) -> datetime:
+    """A day, or a moment of it, of the command line.
+
+    Raises:
+        BadParameter: it is neither.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is not None:
+        raise typer.BadParameter(f"'{text}' is no day; write it as YYYY-MM-DD, or as YYYY-MM-DDTHH:MM:SS for a moment.")
+    return moment
+
+
+Since = Annotated[
+    datetime | None,
+    typer.Option(
+        parser=_moment, metavar="DAY", help="Only partitions from the one that holds this day (YYYY-MM-DD) on."
+    ),
+]
+Until = Annotated[
+    datetime | None,
+    typer.Option(parser=_moment, metavar="DAY", help="Only partitions that begin before this day (YYYY-MM-DD)."),
+]
 UI = Annotated[bool, typer.Option("--ui/--no-ui", help="With Dagster's web UI and daemon, or only the servers.")]
 
 
@@ -103,8 +129,8 @@ def sync(
     tables: Annotated[
         list[str] | None, typer.Argument(help="The tables; all that are declared when none is named.")
     ] = None,
-    since: Annotated[datetime | None, typer.Option(help="Only partitions from the one that holds this day on.")] = None,
-    until: Annotated[datetime | None, typer.Option(help="Only partitions that begin before this day.")] = None,
+    since: Since = None,
+    until: Until = None,
     recent: Annotated[
         bool, typer.Option("--recent", help="Only what may have changed lately: cheap, for every few minutes.")
     ] = False,
@@ -179,8 +205,8 @@ def verify(
     tables: Annotated[
         list[str] | None, typer.Argument(help="The tables; all that are declared when none is named.")
     ] = None,
-    since: Annotated[datetime | None, typer.Option(help="Only partitions from the one that holds this day on.")] = None,
-    until: Annotated[datetime | None, typer.Option(help="Only partitions that begin before this day.")] = None,
+    since: Since = None,
+    until: Until = None,
     rows: Annotated[bool, typer.Option("--rows", help="Compare every row, not only where checksums differ.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Fail when a partition is behind the source, too.")] = False,
 ) -> None:

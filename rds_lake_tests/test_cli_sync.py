@@ -139,9 +139,13 @@ def test_a_table_that_cannot_be_done_is_exit_code_1_and_the_others_go_on(sync: S
     assert "Not everything is in step" in out
 
 
-@pytest.mark.parametrize("words", [("--since", "yesterday"), ("--colour",), ("--until",)])
-def test_a_wrong_option_is_exit_code_2(sync: Sync, words: tuple[str, ...]) -> None:
-    assert sync(*words)[0] == 2
+@pytest.mark.parametrize(
+    "words", [("--since", "yesterday"), ("--since", "2024-01-01T00:00:00Z"), ("--colour",), ("--until",)]
+)
+def test_a_wrong_option_is_exit_code_2_and_a_wrong_day_is_told_its_form(sync: Sync, words: tuple[str, ...]) -> None:
+    code, _, error = sync(*words)
+    assert code == 2
+    assert ("YYYY-MM-DD" in error) == (words[0] == "--since")
 
 
 def test_a_mistake_in_the_yaml_is_one_line_and_exit_code_2(environ: dict[str, str], tmp_path: Path) -> None:

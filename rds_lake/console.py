@@ -1,5 +1,6 @@
 """What `rds-lake` shows on a terminal: a progress bar and a table of what happened, and the list of tables."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -15,6 +16,9 @@ from rds_lake.resources.services import ProgressResource
 from rds_lake.spec import TableSpec
 from rds_lake.sync import CHAIN, Report, TableResult
 
+EVERY = 10.0
+"""Seconds after which a line without a terminal says how far it is, if nothing else was said."""
+
 SHOWN_STAGES = tuple(stage for stage in CHAIN if stage != "archived")
 
 
@@ -22,10 +26,11 @@ SHOWN_STAGES = tuple(stage for stage in CHAIN if stage != "archived")
 def progress(console: Console) -> Iterator[Report]:
     """A progress bar that the assets of this process fill; yields a function for messages in words.
 
-    Without a terminal it prints one line per message and no bars.
+    Without a terminal it prints one line per message, and every ten seconds how far the assets are.
     """
     if not console.is_terminal:
-        yield lambda message: console.print(message, highlight=False, markup=False)
+        with _lines(console) as say:
+            yield say
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"))
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bars:
@@ -48,6 +53,26 @@ def progress(console: Console) -> Iterator[Report]:
             yield say
         finally:
             ProgressResource.listener = None
+
+
+@contextmanager
+def _lines(console: Console) -> Iterator[Report]:
+    last = time.monotonic()
+
+    def say(message: str) -> None:
+        nonlocal last
+        last = time.monotonic()
+        console.print(message, highlight=False, markup=False)
+
+    def tell(asset: str, done: int, total: int) -> None:
+        if time.monotonic() - last >= EVERY:
+            say(f"  {asset}: {done:,} of {total:,}")
+
+    ProgressResource.listener = tell
+    try:
+        yield say
+    finally:
+        ProgressResource.listener = None
 
 
 def show(console: Console, results: Sequence[TableResult], seconds: float) -> None:

@@ -10,6 +10,7 @@ from rds_lake import console as view
 from rds_lake import sweeping
 from rds_lake.extract.profile import Listed
 from rds_lake.lake.gc import Swept
+from rds_lake.resources.services import ProgressResource
 from rds_lake.spec import LAKE_STAGES
 from rds_lake.sync import TableResult
 from rds_lake.verify import view as audit_view
@@ -48,6 +49,17 @@ def test_a_narrow_terminal_cuts_no_number_and_no_name(command: str) -> None:
     assert row.count(f"{MANY:,}") == numbers
     [head] = [line for line in text(console).splitlines() if line.strip().startswith("table ")]
     assert all(word in head for word in heads)
+
+
+def test_without_a_terminal_a_line_now_and_then_tells_how_far_a_stage_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = narrow()
+    with view.progress(console) as say:
+        say("landing orders")
+        ProgressResource.tell("orders_landing", 1, 1_000)
+        monkeypatch.setattr(view, "EVERY", 0.0)
+        ProgressResource.tell("orders_landing", 999, 1_000)
+    ProgressResource.tell("orders_landing", 1_000, 1_000)
+    assert text(console) == "landing orders\n  orders_landing: 999 of 1,000\n"
 
 
 def test_two_tables_over_one_source_are_both_in_the_source() -> None:

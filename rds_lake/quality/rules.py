@@ -98,8 +98,12 @@ class CompiledRules:
         return (
             f"SELECT * EXCLUDE ({', '.join(names)}), CASE WHEN {' AND '.join(names)} THEN NULL "
             f"ELSE list_filter([{broken}], lambda label: label IS NOT NULL) END AS _failed_rules "
-            f"FROM (SELECT *, {flags} FROM {relation})"
+            f"FROM (SELECT *, {flags} FROM {relation}){self._in_order()}"
         )
+
+    def _in_order(self) -> str:
+        """What brings rows back into the order of the landed file, which a rule over many rows does not keep."""
+        return "" if self.row_by_row else f" ORDER BY {FILE}, {ROW}"
 
     def digest(self, lookup_values: Mapping[Lookup, pa.Table]) -> str:
         """What identifies the rules together with the lookups' present values."""

@@ -7,6 +7,7 @@ module does the same through Dagster.
 import io
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,7 +21,7 @@ import pymysql
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pipeline import STAGES, VALID, World, failures
+from pipeline import STAGES, VALID, World, failures, order_rows
 from rooms import Rooms, as_committed, bounded, daily, mysql_table, rooms, table_spec
 
 from rds_lake.errors import PermanentError, SpecError, TransientError
@@ -902,8 +903,10 @@ def test_a_sync_follows_and_a_second_one_does_nothing(world: World) -> None:
     assert not [name for name, found in checks.items() if not found.passed and "landing" not in name]
 
 
-def test_freeze_fails_a_sync_and_a_run_from_the_ui_with_the_same_words(world: World) -> None:
-    spec = world.orders("frozen", schema_changes="freeze")
+def test_freeze_fails_a_sync_and_a_run_from_the_ui_with_the_same_words_and_discard_leaves_the_column_out(
+    world: World,
+) -> None:
+    spec = world.orders("frozen", order_rows(50, 5), schema_changes="freeze")
     assert world.sync(spec).ok
     before = world.outline(spec)
     world.ask(f"ALTER TABLE {spec.source_name} ADD COLUMN note INT")
@@ -917,3 +920,10 @@ def test_freeze_fails_a_sync_and_a_run_from_the_ui_with_the_same_words(world: Wo
     run = world.materialize(spec, *STAGES, partition=DAY)
     assert failures(run) == [message]
     assert world.outline(spec) == before
+
+    world.ask(f"INSERT INTO {spec.source_name} VALUES (101, '2024-01-05 10:00:00', 1, 'CLOSED', 7)")
+    done = world.sync(spec.model_copy(update={"schema_changes": "discard"}))
+    assert (done.ok, done.error, done.partitions) == (True, None, 1)
+    source = world.ask(f"SELECT order_id, order_last_updated, customer_id, order_status FROM {spec.source_name}")
+    assert world.lake_rows("frozen", "landing") == Counter(source)
+    assert world.warehouse_rows(spec) == Counter(row for row in source if row[3] in VALID)

@@ -8,6 +8,7 @@ Every run takes a spread of the calls; `pytest --kills 50` takes fifty of each c
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(7200)]
 # --- killing ---------------------------------------------------------------------------------------------------------
 
 
-def points(recorded: Done, wanted: int) -> list[tuple[int, str]]:
+def points(recorded: Done, wanted: int, certain: Sequence[str] = ()) -> list[tuple[int, str]]:
     """Where to kill: before each call, and after each call that changes something.
 
     What a call that only reads has answered is known to nobody but the process: a kill after it is one before the next.
@@ -32,6 +33,7 @@ def points(recorded: Done, wanted: int) -> list[tuple[int, str]]:
         recorded: a run that was not killed.
         wanted: how many points, evenly spread over the calls that change something, or over all if these are fewer; 0
             for every point.
+        certain: parts of the names of calls; the first such call is a point in any case, after it was answered.
     """
     calls = range(1, len(recorded.calls) + 1)
     writing = [number for number in calls if recorded.calls[number - 1] in recorded.writes]
@@ -39,8 +41,9 @@ def points(recorded: Done, wanted: int) -> list[tuple[int, str]]:
     every = sorted({*((number, "before") for number in calls), *critical})
     if not wanted or wanted >= len(every):
         return every
-    chosen = critical if wanted <= len(critical) else every
-    return [chosen[int((place + 0.5) * len(chosen) / wanted)] for place in range(wanted)]
+    sure = [next((number, "after") for number in writing if part in recorded.calls[number - 1]) for part in certain]
+    chosen, spread = critical if wanted <= len(critical) else every, max(0, wanted - len(sure))
+    return sorted({*sure, *(chosen[int((place + 0.5) * len(chosen) / spread)] for place in range(spread))})
 
 
 @dataclass
@@ -96,7 +99,7 @@ def test_a_sync_that_is_killed_at_any_call_is_made_good_by_the_next(
         recorded = crew.run(scene.job)
         assert recorded.ok, recorded.said
         assert judge(scene.subject).problems == []
-        for point in points(recorded, request.config.getoption("--kills")):
+        for point in points(recorded, request.config.getoption("--kills"), scene.certain):
             with watch.paused():
                 saved.restore()
             kill_and_heal(crew, scene, recorded, point, tally)

@@ -50,11 +50,6 @@ class Subject:
     spec: TableSpec
     good: Callable[[Row], bool]
 
-    @property
-    def width(self) -> int:
-        """How many columns the source has."""
-        return len(self.world.ask(f"SHOW COLUMNS FROM {self.spec.source_name}"))
-
     def partition(self, row: Row) -> str:
         """The partition of a row (of days, with the cursor as second column)."""
         return WHOLE if self.spec.cursor is None else f"{row[1]:%Y-%m-%d}"
@@ -94,14 +89,14 @@ class Verdict:
 def judge(subject: Subject) -> Verdict:
     """Compare source, lake, catalog, ledger and warehouse, row by row, while nothing runs."""
     world, spec = subject.world, subject.spec
-    wanted, width = subject.wanted(), subject.width
+    wanted = subject.wanted()
     verdict = Verdict()
     manifests = {stage: world.manifests(spec.table, stage) for stage in LAKE}
     for stage in LAKE:
         partitions = manifests[stage].keys() | wanted[stage].keys()
         for partition in partitions:
             entries = manifests[stage].get(partition, {}).get("entries", [])
-            rows = Counter(row[:width] for entry in entries for row in parquet_rows(world.get(key_of(world, entry))))
+            rows = Counter(row for entry in entries for row in parquet_rows(world.get(key_of(world, entry))))
             _compare(verdict, f"{stage} {partition}", wanted[stage].get(partition, Counter()), rows)
     loaded = subject.cut(plain_rows(world.query(_select(spec))))
     for partition in loaded.keys() | wanted["warehouse"].keys():
@@ -175,9 +170,14 @@ def locations(glue: Any, subject: Subject, stage: str) -> dict[str, str]:
 
 @lru_cache(maxsize=512)
 def parquet_rows(content: bytes) -> list[Row]:
-    """The rows of a Parquet file."""
+    """The rows of a Parquet file, without the columns that `discarded` has at the end."""
     read = pq.ParquetFile(io.BytesIO(content)).read(use_threads=False)
-    return plain_rows(zip(*(column.to_pylist() for column in read.columns), strict=True))
+    columns = [column for name, column in zip(read.column_names, read.columns, strict=True) if name[0] != "_"]
+    return plain_rows(zip(*(column.to_pylist() for column in columns), strict=True))
+
+
+def _padded(row: Row, width: int) -> Row:
+    return (*row, *[None] * (width - len(row)))
 
 
 def key_of(world: World, entry: Mapping[str, Any]) -> str:
@@ -206,6 +206,7 @@ class Saved:
         ):
             self._world.query(f'DROP TABLE saved."{name}"')
         self._tables = self._present()
+        self._columns = {table: self._columns_of(*table) for table in self._tables}
         for schema, name in self._tables:
             self._world.query(f'CREATE TABLE saved."{schema}.{name}" AS SELECT * FROM "{schema}"."{name}"')
 
@@ -220,6 +221,8 @@ class Saved:
         self._write_catalog()
         for schema, name in self._present():
             if (schema, name) in self._tables:
+                for column in self._columns_of(schema, name) - self._columns[schema, name]:
+                    self._world.query(f'ALTER TABLE "{schema}"."{name}" DROP COLUMN "{column}"')
                 self._world.query(f'DELETE FROM "{schema}"."{name}"')
                 self._world.query(f'INSERT INTO "{schema}"."{name}" SELECT * FROM saved."{schema}.{name}"')
             else:
@@ -230,6 +233,10 @@ class Saved:
             "SELECT table_schema, table_name FROM information_schema.tables "
             "WHERE table_schema IN ('public', 'rds_lake')"
         )
+
+    def _columns_of(self, schema: str, name: str) -> set[str]:
+        text = "SELECT column_name FROM information_schema.columns WHERE table_schema = %s AND table_name = %s"
+        return {column for (column,) in self._world.query(text, (schema, name))}
 
     def _read_catalog(self) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
         glue, database = self._world.client("glue"), self._world.environ["RDS_LAKE_GLUE_DATABASE"]
@@ -390,13 +397,7 @@ class Watch:
         return not all(by.get(stage, {}).get(partition) for by in (self._before, self._after))
 
     def _rows(self, files: list[bytes | None]) -> Rows:
-        width = self._width
-        return Counter(row[:width] for content in files if content is not None for row in parquet_rows(content))
-
-    @property
-    def _width(self) -> int:
-        rows = next(iter(next(iter(self._after["landing"].values()))))
-        return len(rows)
+        return Counter(row for content in files if content is not None for row in parquet_rows(content))
 
     def _get(self, key: str) -> bytes | None:
         try:
@@ -411,16 +412,20 @@ class Watch:
         if cursor.fetchone()[0] is None:
             return
         cursor.execute(_select(spec))
+        width = len(cursor.description)
         found = self._subject.cut(plain_rows(cursor.fetchall()))
         for partition in found.keys() | self._before.get("warehouse", {}).keys():
-            self._accept_loaded(partition, found.get(partition, Counter()))
+            self._accept_loaded(partition, found.get(partition, Counter()), width)
         self._accept_keys(Counter(row[0] for rows in found.values() for row in rows.elements()))
 
-    def _accept_loaded(self, partition: str, rows: Rows) -> None:
-        """A partition of the warehouse may also lack what has already been loaded in a newer partition."""
+    def _accept_loaded(self, partition: str, rows: Rows, width: int) -> None:
+        """A partition of the warehouse may also lack what has already been loaded in a newer partition.
+
+        Columns that were added to the table are NULL in it until the load.
+        """
         elsewhere = {row[0] for other, held in self._after["warehouse"].items() if other > partition for row in held}
         before = self._before.get("warehouse", {}).get(partition, Counter())
-        left = Counter({row: count for row, count in before.items() if row[0] not in elsewhere})
+        left = Counter({_padded(row, width): count for row, count in before.items() if row[0] not in elsewhere})
         if rows == left:
             self.reads += 1
         else:

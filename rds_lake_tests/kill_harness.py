@@ -479,7 +479,8 @@ def _warm_up() -> None:
 
     from rds_lake.event_log import open_dagster_instance
 
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+    beside = Path(tempfile.gettempdir()).parent  # the jobs' temporary folder itself may be a small disk
+    with tempfile.TemporaryDirectory(dir=beside) as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("DAGSTER_HOME", str(write_dagster_home(Path(folder) / "dagster")))
         with open_dagster_instance():
             pass

@@ -154,6 +154,8 @@ def test_the_ledger_has_a_row_for_each_partition_that_is_loaded(world: World, or
         "rows_loaded",
         "loaded_at",
         "shape",
+        "target",
+        "lake",
     ]
     staged = {day: (m["batch"], m["fingerprint"], m["rows"]) for day, m in world.manifests("orders", "staging").items()}
     assert {row[0]: (row[1], row[2], row[5]) for row in world.ledger(orders)} == staged

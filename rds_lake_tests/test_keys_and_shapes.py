@@ -57,7 +57,7 @@ def test_every_comparison_of_a_text_key_ends_with_a_character_that_makes_blanks_
     same = '"public"."t"."k" || \'.\' = {0}."k" || \'.\''
     assert same.format('"incoming_t"') in target.delete_older()
     assert same.format('"incoming_t"') in target.count_older()
-    assert 'held."k" || \'.\' = ranked."k" || \'.\'' in target.insert()
+    assert "held.\"k\" || '.' = ranked.\"k\" || '.'" in target.insert()
     assert same.format('"left_t"') in target.count_lost_keys()
     assert 'PARTITION BY "k" || \'.\', "id" ORDER BY "at" DESC NULLS LAST' in target.insert()
     assert 'SELECT DISTINCT "public"."t"."k" || \'.\' AS key_0, "public"."t"."id" AS key_1' in target.count_older()

@@ -20,7 +20,7 @@ endef
 # With it each process that starts would compile Dagster's modules anew, for some three seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-WORKERS ?= 2
+WORKERS ?= 4
 # Processes that run the tests; each starts servers of its own, which take about 1 GB.
 
 .DEFAULT_GOAL := help

@@ -16,7 +16,7 @@ OURS = ("RDS_LAKE_", "AWS_", "DAGSTER_")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of this suite."""
     parser.addoption(
-        "--kills", type=int, default=3, help="at how many of its calls each sync is killed; 0: at every one"
+        "--kills", type=int, default=2, help="at how many of its calls each sync is killed; 0: at every one"
     )
 
 

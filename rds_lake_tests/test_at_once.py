@@ -18,7 +18,7 @@ from witness import Saved, Watch, judge
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(7200)]
 
-SPREAD = 3
+SPREAD = 2
 """Calls of one sync at which it is held while another one runs, in an ordinary run."""
 
 CONFLICT = re.compile(

@@ -3,8 +3,10 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from figures import FIGURES
 from kill_harness import Workers, workers
 from pipeline import World, make_world
 
@@ -18,6 +20,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kills", type=int, default=2, help="at how many of its calls each sync is killed; 0: at every one"
     )
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say at the end what tests came to; the processes that run them have no terminal."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
+    said = [value for report in reports for name, value in report.user_properties if name == FIGURES]
+    if said:
+        terminalreporter.section("figures")
+        for line in said:
+            terminalreporter.write_line(line)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

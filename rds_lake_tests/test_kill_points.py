@@ -7,12 +7,12 @@ is killed there, the next sync must succeed, everything is compared row by row b
 Every run takes a spread of the calls; `pytest --kills 50` takes fifty of each case, `--kills 0` all of them.
 """
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from figures import FIGURES
 from kill_harness import Done, Workers
 from pipeline import World, order_rows
 from scenes import CASES, Case, Scene, job_of, valid_status
@@ -89,7 +89,7 @@ def test_a_sync_that_is_killed_at_any_call_is_made_good_by_the_next(
     make: Case,
     tmp_path: Path,
     request: pytest.FixtureRequest,
-    capsys: pytest.CaptureFixture[str],
+    record_property: Callable[[str, object], None],
 ) -> None:
     scene = make(world, crew, tmp_path / "dagster")
     saved = Saved(scene.subject)
@@ -103,13 +103,13 @@ def test_a_sync_that_is_killed_at_any_call_is_made_good_by_the_next(
             with watch.paused():
                 saved.restore()
             kill_and_heal(crew, scene, recorded, point, tally)
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\n{scene.name}: {len(recorded.calls)} calls, {len(recorded.writes)} of them change something; "
-            f"{tally.points} points, {tally.runs} runs, {tally.kills} killed, rows lost {tally.lost}, "
-            f"doubled {tally.doubled}, files left over {tally.orphans}; the other reader: {watch.reads} reads, "
-            f"{watch.again} of them again, not whole {len(watch.violations)}\n"
-        )
+    record_property(
+        FIGURES,
+        f"{scene.name}: {len(recorded.calls)} calls, {len(recorded.writes)} of them change something; "
+        f"{tally.points} of {len(points(recorded, 0))} points, {tally.runs} runs, {tally.kills} killed, rows lost "
+        f"{tally.lost}, doubled {tally.doubled}, files left over {tally.orphans}; the other reader: {watch.reads} "
+        f"reads, {watch.again} of them again, not whole {len(watch.violations)}",
+    )
     assert tally.wrong == []
     assert watch.violations == []
     assert watch.reads > 0

@@ -3,8 +3,7 @@
 import random
 import re
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import boto3
 import pytest
 from botocore.config import Config
 from faults import CLIENT_PATIENCE, At, Sometimes, bad_day
+from figures import FIGURES
 from kill_harness import SCRATCH, Workers, workers
 from pipeline import World, make_world, order_rows, write_dagster_home
 from scenes import job_of, valid_status
@@ -60,7 +60,7 @@ def test_a_conditional_write_that_another_run_won_has_lost_even_when_the_answer_
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1))
 def test_syncs_over_a_bad_network_lose_and_double_nothing(
-    world: World, crew: Workers, seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    world: World, crew: Workers, seed: int, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     spec = world.orders(f"weather{seed}", rows=order_rows(40, 2))
     job = replace(job_of(world, spec, tmp_path / "dagster"), timeout=CLIENT_PATIENCE)
@@ -86,8 +86,7 @@ def test_syncs_over_a_bad_network_lose_and_double_nothing(
         faults = dict(day.done)
     idle = crew.run(job)
     assert (idle.ok, idle.writes) == (True, [])
-    with capsys.disabled():
-        sys.stdout.write(f"\nseed {seed}: {faults}, syncs tried {tried}\n")
+    record_property(FIGURES, f"bad network, seed {seed}: {faults}, syncs tried {tried}")
 
 
 # --- servers that die ----------------------------------------------------------------------------------------------

@@ -9,10 +9,10 @@ RUNTIME := $(VENV)/.installed-local
 DEVELOPMENT := $(VENV)/.installed-dev
 UV_VERSION := $(shell sed -n 's/^uv==//p' constraints.txt)
 
-# $(call install,EXTRA): uv when it works here, else pip; both take the same pins.
+# $(call install,EXTRA): uv when it works here, else pip; both take the same pins, and trust the system's certificates.
 define install
 	@echo "Installing rds_lake[$(1)] into $(VENV) ..."
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[$(1)]' 2>$(VENV)/uv.log \
+	@UV_NATIVE_TLS=1 $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[$(1)]' 2>$(VENV)/uv.log \
 		|| { echo "uv could not (see $(VENV)/uv.log); trying pip ..."; \
 		     $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(1)]'; }
 endef

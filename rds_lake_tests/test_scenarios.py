@@ -507,7 +507,7 @@ def test_17_data_that_committed_although_its_state_was_never_recorded_are_not_re
     assert naive.doubled() == 30
 
 
-@pytest.mark.parametrize("before", ["INSERT INTO", "COMMIT"])
+@pytest.mark.parametrize("before", ["DELETE FROM", "INSERT INTO", "COMMIT", "COPY"])
 def test_18_a_crash_in_the_middle_of_a_load_leaves_every_key_once(world: World, before: str) -> None:
     spec = few(world)
     in_step(world, spec)

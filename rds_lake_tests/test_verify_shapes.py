@@ -50,6 +50,7 @@ def assert_named(made: Chain, statement: str, *names: str, restore: str, partiti
     lines = "\n".join(bad[0].differences.lines)
     assert all(name in lines for name in names), lines
     made.rooms.ask(restore)
+    assert not verify(made).differs
 
 
 # --- the source's columns change -------------------------------------------------------------------------------------
@@ -79,6 +80,7 @@ def bend(made: Chain, column: str, row: int) -> None:
 def test_columns_that_changed_are_no_difference_and_none_escapes(chain: Make, name: str, contract: str) -> None:
     drift = DRIFTS[name]
     made: Chain = chain(contract)
+    assert_clean(made)
     made.alter(drift.alter, mode="" if name.endswith("not strict") else "STRICT_ALL_TABLES")
     made.write(drift.after)
     before = verify(made)

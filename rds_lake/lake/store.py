@@ -260,13 +260,8 @@ class ObjectStore:
 
     def etag(self, key: str) -> str | None:
         """An object's ETag, None when there is none."""
-        with aws_errors(self.url(key)):
-            try:
-                return self.client.head_object(Bucket=self.bucket, Key=key)["ETag"]
-            except ClientError as error:
-                if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
-                    return None
-                raise
+        head = self._head(key)
+        return head["ETag"] if head else None
 
     def copy(self, source: str, target: str) -> None:
         """Copy an object inside the bucket, on the server's side; a large one in parts.

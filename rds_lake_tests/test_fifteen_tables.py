@@ -82,12 +82,12 @@ Command = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def sync(ferry: World, project: Path) -> Command:
-    """Run `rds-lake sync`; what it prints."""
+def command(ferry: World, project: Path) -> Command:
+    """Run `rds-lake`; what it prints."""
 
-    def run() -> str:
+    def run(*words: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-c", "from rds_lake.cli import main; main()", "sync"],
+            [sys.executable, "-c", "from rds_lake.cli import main; main()", *words],
             env={
                 **os.environ,
                 **ferry.environ,
@@ -203,8 +203,8 @@ def test_the_proposal_points_at_what_is_to_be_added_by_hand(ferry: World) -> Non
 
 
 @pytest.mark.timeout(900)  # a minute on a quiet machine
-def test_every_row_of_every_table_arrives_and_follows_every_change(ferry: World, sync: Command) -> None:
-    assert sync().splitlines()[-1].startswith("In step")
+def test_every_row_of_every_table_arrives_and_follows_every_change(ferry: World, command: Command) -> None:
+    assert command("sync").splitlines()[-1].startswith("In step")
     before = assert_the_same_everywhere(ferry)
     assert sum(rows.total() for rows in before.values()) > 3_000
 
@@ -212,13 +212,14 @@ def test_every_row_of_every_table_arrives_and_follows_every_change(ferry: World,
         for statement in CHANGES:
             assert cursor.execute(dated(statement)), statement
     time.sleep(3.5)  # the fence keeps two seconds from now, and whole seconds from a transaction
-    assert sync().splitlines()[-1].startswith("In step")
+    assert command("sync").splitlines()[-1].startswith("In step")
     after = assert_the_same_everywhere(ferry)
     assert [name for name in TABLES if before[name] == after[name]] == []
 
     objects = ferry.objects()
-    assert sync().splitlines()[-1].startswith("Everything was in step already; nothing was done")
+    assert command("sync").splitlines()[-1].startswith("Everything was in step already; nothing was done")
     assert ferry.objects() == objects
+    assert command("verify", "--rows", "--strict").splitlines()[-1].startswith("No difference in ")
 
 
 def test_the_documentation_says_what_was_declared_for_each() -> None:

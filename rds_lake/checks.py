@@ -13,7 +13,8 @@ import dagster as dg
 from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeverity, AssetCheckSpec, MetadataValue
 
 from rds_lake.assets.common import failures, run_partitions
-from rds_lake.extract.snapshot import NULLED, open_snapshot
+from rds_lake.extract.reader import NULLED
+from rds_lake.extract.snapshot import open_snapshot
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifest, Manifests, unaccounted
 from rds_lake.lake.store import ObjectStore

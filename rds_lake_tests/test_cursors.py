@@ -18,6 +18,7 @@ from rooms import Rooms, bounded, daily, mysql_table, record_batch, rooms, table
 from rds_lake.checks import raw_result
 from rds_lake.cursors import EPOCH, TICKS, bound, key_of_start, mysql_key, wall_clock, warehouse_start
 from rds_lake.errors import PermanentError, SpecError
+from rds_lake.extract import reader
 from rds_lake.extract import snapshot as snapshots
 from rds_lake.extract.contract import AgreedCursor
 from rds_lake.extract.cursor_type import check_type
@@ -257,7 +258,7 @@ def test_rows_of_today_with_a_date_for_a_cursor_do_not_wait_for_tomorrow(rooms, 
 
 
 def test_a_window_read_again_brings_the_same_rows_whatever_ties_share_a_batch_end(rooms, mysql_table, monkeypatch):
-    monkeypatch.setattr(snapshots, "BATCH_ROWS", 50)
+    monkeypatch.setattr(reader, "BATCH_ROWS", 50)
     table = Table.make(rooms, mysql_table, "datetime", [(n, at("2024-01-03 10:00:00")) for n in range(1, 348)])
     assert table.sync() == ["2024-01-03", FIRST]  # the first one takes the rows without a value, had there been any
     table.assert_in_step()

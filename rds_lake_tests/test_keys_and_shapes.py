@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rooms import Rooms, bounded, daily, mysql_table, record_batch, rooms, table_spec
 
-from rds_lake.extract.snapshot import BATCH_BYTES, STEP_ROWS, open_snapshot
+from rds_lake.extract.snapshot import open_snapshot
+from rds_lake.extract.stream import BLOCK_BYTES
 from rds_lake.extract.types import Column, arrow_schema
 from rds_lake.lake import files
 from rds_lake.lake.files import File, Spool, open_batches, row_sizes
@@ -294,7 +295,7 @@ def test_rows_of_4_mb_arrive_whole_in_batches_and_row_groups_of_bounded_size(roo
     with open_snapshot(rooms.source, chain.spec) as snapshot:
         sizes = [(batch.num_rows, batch.nbytes) for batch in snapshot.rows()]
     assert sum(rows for rows, _ in sizes) == 50
-    assert max(size for _, size in sizes) <= BATCH_BYTES + STEP_ROWS * (row + 1000)
+    assert max(size for _, size in sizes) <= max(BLOCK_BYTES, row + 1000)
     chain.sync()
     chain.assert_in_step()
     for stage in ("landing", "staging"):
@@ -322,7 +323,6 @@ from rds_lake.extract import snapshot as snapshots
 from rds_lake.lake import files
 from rds_lake.lake.landing import land
 
-snapshots.BATCH_BYTES = 4 * 1024 * 1024
 files.ROW_GROUP_BYTES = 8 * 1024 * 1024
 
 rooms = Rooms.of(SimpleNamespace(environ=json.loads(sys.argv[1])))

@@ -29,7 +29,7 @@ import pytest
 from pipeline import LAKE, VALID, Row, World, mysql, order_rows, until
 
 from rds_lake.definitions import PROJECT
-from rds_lake.extract import snapshot
+from rds_lake.extract import reader, snapshot
 from rds_lake.extract.fence import read_fence
 from rds_lake.extract.snapshot import Snapshot
 from rds_lake.lake.gc import Collector
@@ -241,7 +241,7 @@ def test_02_reading_again_at_the_same_value_repeats_nothing(world: World) -> Non
 
 
 def test_03_a_page_that_ends_inside_a_cursor_value_loses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot, "BATCH_ROWS", 50)
+    monkeypatch.setattr(reader, "BATCH_ROWS", 50)
     days = [DAY + dt.timedelta(days=day) for day in range(3)]
     spec = few(world, [(number + 1, days[number % 3], 1, "CLOSED") for number in range(420)])
     in_step(world, spec)
@@ -395,7 +395,7 @@ def test_10_a_row_whose_cursor_is_null_at_first_arrives_before_and_after_it_is_s
 def test_11_a_row_that_is_updated_while_pages_are_read_is_there_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(snapshot, "BATCH_ROWS", 10)
+    monkeypatch.setattr(reader, "BATCH_ROWS", 10)
     spec = few(world, order_rows(300, 3))
     naive = Watermark(world, spec, page=100)
     naive.rows.update(world.ask(f"SELECT * FROM {spec.source_name} WHERE order_id <= 100"))  # its first page
@@ -726,7 +726,7 @@ def test_29_times_in_parquet_are_microseconds_for_every_reader(world: World) -> 
 def test_30_a_source_that_stops_in_the_middle_fails_the_run_and_moves_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(snapshot, "BATCH_ROWS", 10)
+    monkeypatch.setattr(reader, "BATCH_ROWS", 10)
     spec = few(world, order_rows(30, 3))
     in_step(world, spec)
     before = world.state(spec).content

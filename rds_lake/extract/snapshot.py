@@ -4,44 +4,34 @@ Rows stream as Arrow record batches of bounded size, in the order of cursor and 
 table says. What cannot be carried whole stops the read, naming table, column and value.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
-from pymysql.cursors import SSCursor
 
 from rds_lake.cursors import Bound, bounds, holds_nulls, wall_clock, within
 from rds_lake.errors import PermanentError, TransientError
 from rds_lake.extract import fingerprint
+from rds_lake.extract.ahead import Ahead
 from rds_lake.extract.carried import carried_columns
+from rds_lake.extract.checksum import Checksum
 from rds_lake.extract.cursor_type import check_type
 from rds_lake.extract.fence import LAG, Fence, read_fence
 from rds_lake.extract.indexes import read_indexes
-from rds_lake.extract.source import Connection, Source, SourceTable, received
+from rds_lake.extract.reader import MisfitError, read
+from rds_lake.extract.source import Connection, Source, SourceTable
 from rds_lake.extract.types import Column, arrow_schema, ways
-from rds_lake.extract.values import CONVERSIONS, UNSPELT, UnfitError, expression, nulled, to_arrow
+from rds_lake.extract.values import UNSPELT, expression
 from rds_lake.partitions import Window
 from rds_lake.spec import TableSpec
 from rds_lake.sql import quote, quote_all
 
-BATCH_ROWS = 20_000
-"""Rows of one Arrow batch: some MB of an ordinary table."""
-
 SHOWN = 100
 """Characters of a bad value that an error shows."""
-
-BATCH_BYTES = 16 * 1024 * 1024
-"""Bytes of the source's answer at which an Arrow batch ends early."""
-
-STEP_ROWS = 8
-"""Rows that are fetched before their bytes are looked at: a row can have many MB."""
-
-
-NULLED = "nulled_"
-"""How the columns begin that a batch has at its end, one for each column `as: null`: whether a value became NULL."""
 
 
 @dataclass
@@ -58,6 +48,9 @@ class Snapshot:
     table: SourceTable
     fence: Fence
     _connection: Connection
+    _source: Source
+    _reading: list[Ahead] = field(default_factory=list)  # shared by copies, which share the connection
+    _aside: list[Connection] = field(default_factory=list)
 
     @property
     def connection(self) -> Connection:
@@ -105,6 +98,27 @@ class Snapshot:
         """The fingerprint of the whole table, for a table without a cursor."""
         return fingerprint.of_table(self._connection, self.spec, self.table)
 
+    def counts_now(self, window: Window) -> dict[str, int]:
+        """The rows of the partitions that have some in a window, by partition key.
+
+        They are asked for on a connection of their own, so that they can be while the snapshot is being read; they are
+        not the snapshot's if the source has changed since.
+
+        Raises:
+            SpecError: rows have no cursor value, and the YAML says that this is an error.
+        """
+        with self._source.connect() as connection:
+            self._aside.append(connection)
+            fingerprint.refuse_nulls(connection, self.spec)
+            found = fingerprint.counts(connection, self.spec, self.below_fence(window))
+            self._aside.remove(connection)
+        return found
+
+    def checksum(self, window: Window) -> Checksum | None:
+        """What computes fingerprints of a window's partitions from their rows; None if only the source can tell."""
+        nulls = holds_nulls(self.spec, self.below_fence(window))
+        return None if nulls else Checksum.of(self.spec, self.table.columns)
+
     def indexes(self) -> dict[str, list[str]] | None:
         """The columns of each of the table's indexes, by the index's name; None for a view."""
         return read_indexes(self._connection, self.spec.source_name)
@@ -130,33 +144,29 @@ class Snapshot:
         Raises:
             PermanentError: a value cannot be carried whole; the message names table, column, value and key.
         """
-        text, parameters = self.rows_query(window)
-        cursor = self._connection.cursor(SSCursor)
+        self.stop_reading()
+        batches = read(self._connection, self.table.columns, *self.rows_query(window))
+        self._reading.append(Ahead(batches, lambda: _hang_up(self._connection)))
         try:
-            cursor.execute(text, parameters)
-            while rows := self._some(cursor):
-                yield self._to_batch(rows)
-        except BaseException:
-            # The driver would read the rest of the rows before it lets go of an unfinished answer.
-            unfinished = self._connection._result  # type: ignore[attr-defined]
-            if unfinished is not None:
-                unfinished.unbuffered_active = False
-            self._connection._force_close()  # type: ignore[attr-defined]
-            cursor.connection = None  # type: ignore[assignment]
-            raise
-        cursor.close()
+            yield from self._reading[-1]
+        except MisfitError as error:
+            raise self._unfit(error.column, error.row) from error
 
-    def _some(self, cursor: SSCursor) -> list[Any]:
-        """The next rows: as many as a batch may have, or as many as its bytes allow."""
-        rows: list[Any] = []
-        before = received(self._connection)
-        while len(rows) < BATCH_ROWS and received(self._connection) - before < BATCH_BYTES:
-            wanted = min(STEP_ROWS, BATCH_ROWS - len(rows))
-            more = cursor.fetchmany(wanted)
-            rows += more
-            if len(more) < wanted:
-                break
-        return rows
+    @contextmanager
+    def given_up_on_errors(self) -> Iterator[None]:
+        """End all that is being asked of the source when an error comes, so that nobody goes on waiting for it."""
+        try:
+            yield
+        except BaseException:
+            self.stop_reading()
+            for connection in list(self._aside):
+                _hang_up(connection)
+            raise
+
+    def stop_reading(self) -> None:
+        """End a read that nobody goes on with; the connection is of no more use then."""
+        while self._reading:
+            self._reading.pop().close()
 
     def rows_query(self, window: Window | None = None) -> tuple[str, tuple[Bound, ...]]:
         """The SELECT that `rows` sends, and its parameters."""
@@ -170,23 +180,8 @@ class Snapshot:
         condition = within(quote(self.spec.cursor.column, "mysql"), nulls=holds_nulls(self.spec, below))
         return f"{text} WHERE {condition}{suffix}", bounds(self.spec, below)
 
-    def _to_batch(self, rows: Any) -> pa.RecordBatch:  # noqa: ANN401 - the driver's own tuples
-        fields, arrays = list(self.schema), []
-        marks: list[tuple[pa.Field, pa.Array]] = []
-        for column, values in zip(self.table.columns, zip(*rows, strict=True), strict=True):
-            try:
-                arrays.append(to_arrow(column, values))
-            except UnfitError as error:
-                raise self._unfit(column, rows[error.position]) from error
-            if column.as_ == "null":
-                mark = nulled(arrays[-1], values)
-                marks.append((pa.field(NULLED + column.name, pa.bool_()), mark))
-        fields += [field for field, _ in marks]
-        return pa.record_batch([*arrays, *(mark for _, mark in marks)], schema=pa.schema(fields))
-
-    def _unfit(self, column: Column, row: tuple[Any, ...]) -> PermanentError:
+    def _unfit(self, column: Column, values: Mapping[str, Any]) -> PermanentError:
         """The error over one value of one row; personal data is not shown."""
-        values = dict(zip((item.name for item in self.table.columns), row, strict=True))
         row_name = ", ".join(f"{name} = {self._shown(name, values[name])}" for name in self.spec.key)
         possible = [f"'as: {way}'" for way in ways(column.type) if way in {"string", "null"} and column.as_ is None]
         unless = f", or declare {' or '.join(possible)} for it" if possible else ", or take its 'as' away"
@@ -207,6 +202,12 @@ class Snapshot:
         return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
+def _hang_up(connection: Connection) -> None:
+    """End a connection under whoever waits for its data; closing it would first read the rest of them."""
+    with suppress(OSError):
+        connection._sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
+
+
 def _select(column: Column) -> str:
     asked, name = expression(column), quote(column.name, "mysql")
     return asked if asked == name else f"{asked} AS {name}"
@@ -223,7 +224,6 @@ def open_snapshot(source: Source, spec: TableSpec) -> Iterator[Snapshot]:
     table = replace(found, columns=carried_columns(spec, found.columns))  # refuses what cannot be carried
     check_type(spec, table.columns)
     with source.connect() as connection:
-        connection.decoders = dict(CONVERSIONS)
         fence = read_fence(connection, timedelta(seconds=spec.cursor.lag_seconds) if spec.cursor else LAG)
         with connection.cursor() as cursor:
             cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -234,4 +234,8 @@ def open_snapshot(source: Source, spec: TableSpec) -> Iterator[Snapshot]:
             raise TransientError(
                 f"{spec.table}: the source table '{spec.source_name}' was altered at this very moment.", "Try again."
             )
-        yield Snapshot(spec, table, fence, connection)
+        snapshot = Snapshot(spec, table, fence, connection, source)
+        try:
+            yield snapshot
+        finally:
+            snapshot.stop_reading()

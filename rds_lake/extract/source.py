@@ -19,8 +19,9 @@ from pymysql.constants import ER
 from pymysql.cursors import Cursor
 
 from rds_lake.errors import ConfigError, PermanentError, RdsLakeError, SpecError, TransientError
+from rds_lake.extract.reader import MisfitError, read_all
 from rds_lake.extract.types import Column, map_type, type_row, ways
-from rds_lake.extract.values import CONVERSIONS, UnfitError, checksummed, expression, to_arrow
+from rds_lake.extract.values import checksummed, expression
 from rds_lake.settings import DatabaseUrl
 from rds_lake.sql import quote
 
@@ -68,17 +69,7 @@ def _unverified() -> ssl.SSLContext:
 
 
 class _QuickConnection(Connection):
-    """The driver's connection, which counts what it receives.
-
-    Without `ssl_ca` the driver would read all of the system's authorities, 35 ms, to use none.
-    """
-
-    received = 0  # bytes of all answers
-
-    def _read_packet(self, *arguments: Any) -> Any:  # noqa: ANN401 - the driver's own
-        packet = super()._read_packet(*arguments)  # type: ignore[no-untyped-call]
-        self.received += len(packet.get_all_data())
-        return packet
+    """The driver's connection. Without `ssl_ca` it would read all of the system's authorities, 35 ms, to use none."""
 
     def _create_ssl_ctx(self, given: Any) -> ssl.SSLContext:  # noqa: ANN401 - the driver's own hook
         return given if isinstance(given, ssl.SSLContext) else _unverified()
@@ -214,7 +205,6 @@ class Source:
         """
         name, place = quote(column, "mysql"), quote(table, "mysql")
         with self.connect() as connection:
-            connection.decoders = dict(CONVERSIONS)
             found = query(connection, f"{_COLUMNS} AND column_name = %s", (self.url.database, table, column))
             if not found:
                 query(connection, f"SELECT {name} FROM {place} LIMIT 0")  # the server's own words
@@ -222,26 +212,25 @@ class Source:
                     f"The type of '{column}' in the lookup table '{table}' is not to be seen.", "Grant SELECT on it."
                 )
             own, text = _lookup_forms(_column(*found[0]))
-            rows = query(
-                connection,
-                # By its bytes too: any collation of MySQL's, even a binary one, takes texts for equal that differ in
-                # padding. CAST stands outside: what it makes of a decimal, MariaDB cuts when it keeps it for a while.
+            # By its bytes too: any collation of MySQL's, even a binary one, takes texts for equal that differ in
+            # padding. CAST stands outside: what it makes of a decimal, MariaDB cuts when it keeps it for a while.
+            asked = (
                 f"SELECT {expression(own)}, {expression(text)} FROM (SELECT {name} FROM {place} "
-                f"WHERE {name} IS NOT NULL GROUP BY {name}, CAST({checksummed(own)} AS BINARY)) AS distinct_values",
+                f"WHERE {name} IS NOT NULL GROUP BY {name}, CAST({checksummed(own)} AS BINARY)) AS distinct_values"
             )
-        if not rows:
+            try:
+                values = read_all(connection, (replace(own, name="value"), replace(text, name="text")), asked)
+            except MisfitError as error:
+                raise SpecError(
+                    f"The lookup table '{table}' holds a value in '{column}' that cannot be carried whole.",
+                    "Correct it at the source, or take the in_lookup rule out of the table's defs.yaml.",
+                ) from error
+        if not values.num_rows:
             raise SpecError(
                 f"The lookup table '{table}' has no value in '{column}': every row would be discarded.",
                 "Fill it, or take the in_lookup rule out of the table's defs.yaml.",
             )
-        values, texts = zip(*rows, strict=True)
-        try:
-            return pa.table({"value": to_arrow(own, values), "text": to_arrow(text, texts)}).sort_by("text")
-        except UnfitError as error:
-            raise SpecError(
-                f"The lookup table '{table}' holds a value in '{column}' that cannot be carried whole.",
-                "Correct it at the source, or take the in_lookup rule out of the table's defs.yaml.",
-            ) from error
+        return values.sort_by("text")
 
     def append_fetch_details(self, log: str, table: str, last_fetched: datetime) -> None:
         """Append one row to the source's own log of extractions.
@@ -263,11 +252,6 @@ def query(connection: Connection, text: str, parameters: tuple[Any, ...] = ()) -
     with connection.cursor() as cursor:
         cursor.execute(text, parameters)
         return list(cursor.fetchall())
-
-
-def received(connection: Connection) -> int:
-    """How many bytes of answers a connection has received."""
-    return connection.received if isinstance(connection, _QuickConnection) else 0
 
 
 def _column(name: str, kind: str | bytes, nullable: str, charset: str | None, expression: str | bytes | None) -> Column:

@@ -1,24 +1,21 @@
-"""Values: how a column is asked for, and how what the driver hands out becomes Arrow, whole or not at all.
+"""Values: how a column is asked for, and how what the server answers becomes Arrow, whole or not at all.
 
 The hard part is that nothing on the way may round, cut or replace a value silently: a FLOAT is asked for as the double
-that it is, a TIME as text (a driver's duration would lose its form), bytes become hexadecimal here, because some of the
-server's functions answer NULL beyond max_allowed_packet, a text that its character set cannot spell in UTF-8 is not
-taken with question marks in it, and what does not fit its type is pointed at.
+that it is, a TIME as text (a duration would lose its form), bytes become hexadecimal here, because some of the server's
+functions answer NULL beyond max_allowed_packet, a text that its character set cannot spell in UTF-8 is not taken with
+question marks in it, and what does not fit its type is pointed at.
 """
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pymysql.constants import FIELD_TYPE
-from pymysql.converters import conversions
 
+from rds_lake.extract.decode import DAY, Flags, Values
 from rds_lake.extract.types import Column
 from rds_lake.sql import quote
-
-_MISFITS = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, ValueError, TypeError)
-"""What Arrow raises over a value that is none of a type."""
 
 _WHOLE_CHARSETS = frozenset({"utf8mb4", "utf8mb3", "utf8", "latin1", "ucs2", "utf16", "utf16le", "utf32", "binary"})
 """Character sets of which every byte sequence that a column can hold stands for characters of UTF-8."""
@@ -31,17 +28,6 @@ UNSPELT = "\U0010ffff"
 
 WIDE = 1_000
 """Bytes from which a value's checksum is asked for instead of the value, where only its equality matters."""
-
-
-def _bits(value: bytes) -> int:
-    return int.from_bytes(value, "big")
-
-
-CONVERSIONS: dict[Any, Callable[..., Any]] = {
-    **{key: value for key, value in conversions.items() if isinstance(key, int)},
-    FIELD_TYPE.BIT: _bits,
-}
-"""The driver's own conversions, but for bit fields."""
 
 
 class UnfitError(ValueError):
@@ -64,7 +50,7 @@ def expression(column: Column) -> str:
     if column.kind == "spatial":
         return f"{'ST_AsText' if column.as_ == 'string' else 'ST_AsBinary'}({name})"
     if column.type.lower().startswith("vector"):
-        return f"CAST({name} AS BINARY)"  # the driver would take its bytes for ASCII
+        return f"CAST({name} AS BINARY)"  # it has no type that the protocol's other values have
     if column.kind == "bits" and column.as_ == "string":
         return f"CAST({name} + 0 AS CHAR)"
     if column.kind in {"number", "moment", "other"} and column.mapped.arrow == pa.string():
@@ -94,57 +80,108 @@ def checksummed(column: Column) -> str:
     return f"HEX({value})" if column.kind == "bytes" else value
 
 
-def to_arrow(column: Column, values: Sequence[Any]) -> pa.Array:
+def to_arrow(column: Column, values: Values) -> pa.Array:
     """The values of a column as Arrow.
 
     Args:
         column: the column.
-        values: what the driver handed out for `expression(column)`.
+        values: what the server answered for `expression(column)`.
 
     Raises:
         UnfitError: one of them cannot be carried whole; for a column `as: null` it is NULL instead.
     """
+    given, unfit = _given(column, values)
     kind = column.mapped.arrow
-    if column.as_ == "boolean":
-        values = _booleans(values)
-    elif column.as_ == "string" and column.kind == "bytes":
-        values = [None if value is None else value.hex().upper() for value in values]
-    elif column.charset not in {None, *_WHOLE_CHARSETS}:
-        values = _spelt_only(column, values)
-    try:
-        array = pa.array(values, type=kind)
-    except _MISFITS as error:
-        fitting = [_fits(value, kind) for value in values]
-        if column.as_ != "null":
-            raise UnfitError(fitting.index(False)) from error
-        array = pa.array([value if fits else None for value, fits in zip(values, fitting, strict=True)], type=kind)
-    return _only_whole(array, column) if column.as_ == "null" else array
-
-
-def nulled(array: pa.Array, values: Sequence[Any]) -> pa.Array:
-    """Which values became NULL on the way to Arrow."""
-    return pc.and_(array.is_null(), pa.array([value is not None for value in values], type=pa.bool_()))
-
-
-def _spelt_only(column: Column, values: Sequence[Any]) -> Sequence[Any]:
-    bad = [place for place, value in enumerate(values) if value is not None and value.startswith(UNSPELT)]
-    if not bad:
-        return values
+    if unfit is None:
+        try:
+            return _finished(given.cast(kind), column)
+        except pa.ArrowInvalid:
+            unfit = _misfits(given, kind)
     if column.as_ != "null":
-        raise UnfitError(bad[0])
-    return [None if place in set(bad) else value for place, value in enumerate(values)]
+        raise UnfitError(int(unfit.argmax()))
+    return _finished(pc.if_else(_array(pa.bool_(), ~unfit), given, pa.scalar(None, given.type)).cast(kind), column)
 
 
-def _booleans(values: Sequence[Any]) -> list[bool | None]:
-    for position, value in enumerate(values):
-        if value not in {0, 1, None}:
-            raise UnfitError(position)
-    return [None if value is None else bool(value) for value in values]
+def nulled(array: pa.Array, values: Values) -> pa.Array:
+    """Which values became NULL on the way to Arrow."""
+    marks = array.is_null()
+    return marks if values.nulls is None else pc.and_not(marks, _array(pa.bool_(), values.nulls))
 
 
-def _only_whole(array: pa.Array, column: Column) -> pa.Array:
-    """Texts and bytes that the warehouse takes; NULL in place of the others."""
-    if not (pa.types.is_string(array.type) or pa.types.is_binary(array.type)):
+def _given(column: Column, values: Values) -> tuple[pa.Array, Flags | None]:
+    """The values in the Arrow type that is nearest to the form they came in, and which are known not to fit."""
+    content, nulls, kind = values.content, values.nulls, values.field.type
+    if kind == FIELD_TYPE.BIT:
+        content = _numbers_of_bits(content, nulls)
+    if column.as_ == "boolean":
+        given = _array(pa.bool_(), content == 1, nulls)
+        unfit = content * content > content  # neither 0 nor 1
+        return given, _some(unfit if nulls is None else unfit & ~nulls)
+    if isinstance(content, pa.Array):
+        given = _with_nulls(
+            _hexadecimal(content) if column.as_ == "string" and column.kind == "bytes" else content, nulls
+        )
+        if column.charset in {None, *_WHOLE_CHARSETS}:
+            return given, None
+        return given, _some(_flags(pc.fill_null(pc.starts_with(given, UNSPELT), fill_value=False)))
+    if kind in {FIELD_TYPE.DATE, FIELD_TYPE.NEWDATE}:
+        return _array(pa.date32(), (content // DAY).astype(np.int32), nulls), values.unfit
+    is_moment = kind in {FIELD_TYPE.DATETIME, FIELD_TYPE.TIMESTAMP}
+    return _array(pa.timestamp("us") if is_moment else pa.from_numpy_dtype(content.dtype), content, nulls), values.unfit
+
+
+def _array(kind: pa.DataType, content: Any, nulls: Flags | None = None) -> pa.Array:  # noqa: ANN401 - any numpy array
+    """A numpy array as Arrow, without a copy. `pyarrow.array` would do, but imports pandas."""
+    data = np.packbits(content, bitorder="little") if pa.types.is_boolean(kind) else np.ascontiguousarray(content)
+    return pa.Array.from_buffers(kind, len(content), [_validity(nulls), pa.py_buffer(data)])
+
+
+def _with_nulls(array: pa.Array, nulls: Flags | None) -> pa.Array:
+    """An array of whole values, of which some are NULL."""
+    return pa.Array.from_buffers(array.type, len(array), [_validity(nulls), *array.buffers()[1:]])
+
+
+def _validity(nulls: Flags | None) -> pa.Buffer | None:
+    return None if nulls is None else pa.py_buffer(np.packbits(~nulls, bitorder="little"))
+
+
+def _flags(array: pa.Array) -> Flags:
+    return np.asarray(array.to_numpy(zero_copy_only=False), np.bool_)
+
+
+def _some(flags: Flags) -> Flags | None:
+    return flags if flags.any() else None
+
+
+def _numbers_of_bits(content: pa.Array, nulls: Flags | None) -> "np.ndarray[Any, np.dtype[np.uint64]]":
+    """Bit fields, which arrive as bytes, all as many as the column's width takes."""
+    numbers = np.zeros(len(content), np.uint64)
+    present = np.arange(len(content)) if nulls is None else np.flatnonzero(~nulls)
+    if len(present):
+        width = len(content[int(present[0])].as_py())
+        for part in _bytes_of(content).reshape(len(present), width).T:
+            numbers[present] = numbers[present] << np.uint64(8) | part
+    return numbers
+
+
+def _bytes_of(array: pa.Array) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+    """All bytes of an array of bytes, one value after the other."""
+    _, offsets, data = array.buffers()
+    last = int(np.frombuffer(offsets, np.int32)[len(array)])
+    return np.frombuffer(data, np.uint8, last) if last else np.empty(0, np.uint8)
+
+
+def _hexadecimal(array: pa.Array) -> pa.Array:
+    digits, data = np.frombuffer(b"0123456789ABCDEF", np.uint8), _bytes_of(array)
+    text = np.empty(2 * len(data), np.uint8)
+    text[0::2], text[1::2] = digits[data >> 4], digits[data & 15]
+    offsets = np.frombuffer(array.buffers()[1], np.int32)[: len(array) + 1] * 2
+    return pa.Array.from_buffers(pa.binary(), len(array), [None, pa.py_buffer(offsets), pa.py_buffer(text)])
+
+
+def _finished(array: pa.Array, column: Column) -> pa.Array:
+    """For a column `as: null` the texts and bytes that the warehouse takes, NULL in place of the others."""
+    if column.as_ != "null" or not (pa.types.is_string(array.type) or pa.types.is_binary(array.type)):
         return array
     whole = pc.less_equal(pc.binary_length(array), column.mapped.octets)
     if column.mapped.free_text:
@@ -152,9 +189,14 @@ def _only_whole(array: pa.Array, column: Column) -> pa.Array:
     return pc.if_else(pc.fill_null(whole, fill_value=False), array, pa.scalar(None, array.type))
 
 
-def _fits(value: Any, kind: pa.DataType) -> bool:  # noqa: ANN401 - any value the driver returns
+def _misfits(given: pa.Array, kind: pa.DataType) -> Flags:
+    """Which values are none of a type."""
+    return np.array([not _fits(given.slice(place, 1), kind) for place in range(len(given))])
+
+
+def _fits(value: pa.Array, kind: pa.DataType) -> bool:
     try:
-        pa.array([value], type=kind)
-    except _MISFITS:
+        value.cast(kind)
+    except pa.ArrowInvalid:
         return False
     return True

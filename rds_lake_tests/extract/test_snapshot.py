@@ -10,7 +10,7 @@ import pytest
 from rooms import daily, table_spec
 
 from rds_lake.errors import PermanentError, SpecError
-from rds_lake.extract import snapshot as snapshots
+from rds_lake.extract import reader
 from rds_lake.extract.snapshot import open_snapshot
 from rds_lake.partitions import Window
 
@@ -96,7 +96,7 @@ def test_the_rows_equal_a_plain_read_of_another_client(rooms, carried):
 
 
 def test_the_batches_have_the_schema_of_the_type_table_and_a_bounded_size(rooms, mysql_table, monkeypatch):
-    monkeypatch.setattr(snapshots, "BATCH_ROWS", 7)
+    monkeypatch.setattr(reader, "BATCH_ROWS", 7)
     table = mysql_table("id INT PRIMARY KEY, v VARCHAR(3)", rows=[(n, f"v{n}") for n in range(20)])
     with open_snapshot(rooms.source, table_spec(table, key=["id"])) as snapshot:
         batches = list(snapshot.rows())
@@ -127,7 +127,7 @@ def test_a_snapshot_does_not_see_what_commits_after_it_was_opened(rooms, mysql_t
 
 
 def test_a_reader_that_stops_half_way_does_not_wait_for_the_rest(rooms, mysql_table, monkeypatch):
-    monkeypatch.setattr(snapshots, "BATCH_ROWS", 1)
+    monkeypatch.setattr(reader, "BATCH_ROWS", 1)
     table = mysql_table("id INT PRIMARY KEY, v LONGTEXT", rows=[(n, "x" * 10_000) for n in range(300)])
     with open_snapshot(rooms.source, table_spec(table, key=["id"])) as snapshot:
         assert next(snapshot.rows()).num_rows == 1

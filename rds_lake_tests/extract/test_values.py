@@ -3,9 +3,12 @@
 from datetime import date
 
 import pytest
+import wire
+from pymysql.constants import FIELD_TYPE
 from rooms import daily
 
 from rds_lake.extract.snapshot import open_snapshot
+from rds_lake.extract.stream import Field
 from rds_lake.extract.types import Column
 from rds_lake.extract.values import UNSPELT, UnfitError, checksummed, expression, nulled, to_arrow
 
@@ -32,36 +35,50 @@ def test_a_column_is_asked_for_in_a_form_that_is_exact(column, asked, checked):
     assert (expression(column), checksummed(column)) == (asked, checked)
 
 
+ZERO = (0, 0, 0, 0, 0, 0, 0)
+
+
+def received(column, values):
+    """A column's values as they come from the server."""
+    kinds = {"date": FIELD_TYPE.DATE, "tinyint(1)": FIELD_TYPE.TINY, "bit(12)": FIELD_TYPE.BIT}
+    return wire.received(Field(kinds.get(column.type, FIELD_TYPE.BLOB), unsigned=False), values)
+
+
 @pytest.mark.parametrize(
     ("column", "values", "position"),
     [
-        (Column("c", "date"), [None, date(1, 1, 1), "0000-00-00", "2021-00-01"], 2),
+        (Column("c", "date"), [None, date(1, 1, 1), ZERO, (2021, 0, 1, 0, 0, 0, 0)], 2),
         (Column("c", "tinyint(1)", as_="boolean"), [0, 1, None, -1, 2], 3),
         (Column("c", "varchar(5)", charset="cp1251"), ["a", None, UNSPELT + "98"], 2),
+        (Column("c", "decimal(5,2)"), ["1.25", None, "1.255"], 2),
+        (Column("c", "text"), ["a", b"\xff"], 1),
     ],
 )
 def test_the_first_value_that_does_not_fit_is_pointed_at(column, values, position):
     with pytest.raises(UnfitError) as caught:
-        to_arrow(column, values)
+        to_arrow(column, received(column, values))
     assert caught.value.position == position
 
 
 @pytest.mark.parametrize(
     ("column", "values", "expected"),
     [
-        (Column("c", "date", as_="null"), [None, "0000-00-00", date(1, 1, 1)], [None, None, date(1, 1, 1)]),
+        (Column("c", "date", as_="null"), [None, ZERO, date(1, 1, 1)], [None, None, date(1, 1, 1)]),
         (Column("c", "text", as_="null"), ["x" * 65_535, "x" * 65_536, "a\0", ""], ["x" * 65_535, None, None, ""]),
         (Column("c", "longblob", as_="null"), [b"\0", bytes(1_024_001), None], [b"\0", None, None]),
         (Column("c", "char(1)", as_="null", charset="cp1251"), ["a", UNSPELT + "98"], ["a", None]),
         (Column("c", "blob", as_="string"), [b"\0\xff", b"", None], ["00FF", "", None]),
+        (Column("c", "bit(12)"), [b"\x0f\xff", None, b"\0\1"], [4095, None, 1]),
+        (Column("c", "bit(12)"), [None], [None]),
         (Column("c", "text", as_="binary"), ["é", "", None], [b"\xc3\xa9", b"", None]),
     ],
 )
 def test_an_override_makes_of_each_value_what_it_says_and_null_is_marked(column, values, expected):
-    array = to_arrow(column, values)
+    sent = received(column, values)
+    array = to_arrow(column, sent)
     assert array.to_pylist() == expected
     marks = [value is not None and made is None for value, made in zip(values, expected, strict=True)]
-    assert nulled(array, values).to_pylist() == marks
+    assert nulled(array, sent).to_pylist() == marks
     assert array.type == column.mapped.arrow
 
 

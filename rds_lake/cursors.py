@@ -5,10 +5,10 @@ belongs to the first partition, unless the YAML says otherwise: both databases s
 stands here once. Integers are computed with integers only; no bound goes through a floating-point number.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from rds_lake.partitions import Partitioning, Unit, Window
+from rds_lake.partitions import Partitioning, Window
 from rds_lake.spec import Cursor, TableSpec
 from rds_lake.sql import literal, quote
 
@@ -23,13 +23,6 @@ FUTURE = timedelta(days=1)
 """How far above the fence a row must lie to be reported: more than an open transaction would explain."""
 
 _MICROSECOND = timedelta(microseconds=1)
-
-_MYSQL_KEYS: dict[Unit, str] = {
-    "hour": "DATE_FORMAT({0}, '%%Y-%%m-%%dT%%H')",
-    "day": "DATE_FORMAT({0}, '%%Y-%%m-%%d')",
-    "week": "DATE_FORMAT({0} - INTERVAL WEEKDAY({0}) DAY, '%%Y-%%m-%%d')",
-    "month": "DATE_FORMAT({0}, '%%Y-%%m')",
-}
 
 
 def cut(spec: TableSpec) -> tuple[Cursor, Partitioning]:
@@ -105,18 +98,25 @@ def bounds(spec: TableSpec, window: Window) -> tuple[Bound, Bound]:
     return bound(cursor, window.lower), bound(cursor, window.upper)
 
 
-def mysql_key(spec: TableSpec) -> str:
-    """MySQL's expression for the key of the partition that a row belongs to."""
+def mysql_cut(spec: TableSpec) -> list[str]:
+    """MySQL's expressions for what tells the partition that a row belongs to: the day, for hours the hour as well.
+
+    Both are numbers to MySQL; the text of a partition's key would take it longer than all that is counted by it.
+    """
     cursor, partitioning = cut(spec)
-    name = quote(cursor.column, "mysql")
-    moment = name
+    moment = name = quote(cursor.column, "mysql")
     if cursor.epoch is not None:
         ticks = TICKS[cursor.epoch]
         # DIV cuts towards zero; a moment before 1970 lies one second lower.
         seconds = name if ticks == 1 else f"({name} DIV {ticks} - ({name} MOD {ticks} < 0))"
         moment = f"(TIMESTAMP'1970-01-01 00:00:00' + INTERVAL {seconds} SECOND)"
-    key = _MYSQL_KEYS[partitioning.unit].format(moment)
-    return f"IF({name} IS NULL, {literal(first_key(spec))}, {key})"
+    return [f"DATE({moment})", *([f"HOUR({moment})"] if partitioning.unit == "hour" else [])]
+
+
+def key_of_cut(spec: TableSpec, day: date | None, hour: int = 0) -> str:
+    """The key of the partition that `mysql_cut` tells; of the first one for rows without a cursor value."""
+    _, partitioning = cut(spec)
+    return first_key(spec) if day is None else partitioning.key(datetime.combine(day, time(hour)))
 
 
 def warehouse_start(spec: TableSpec, name: str) -> str:

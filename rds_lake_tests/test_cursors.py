@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rooms import Rooms, bounded, daily, mysql_table, record_batch, rooms, table_spec
 
 from rds_lake.checks import raw_result
-from rds_lake.cursors import EPOCH, TICKS, bound, key_of_start, mysql_key, wall_clock, warehouse_start
+from rds_lake.cursors import EPOCH, TICKS, bound, key_of_cut, key_of_start, mysql_cut, wall_clock, warehouse_start
 from rds_lake.errors import PermanentError, SpecError
 from rds_lake.extract import reader
 from rds_lake.extract import snapshot as snapshots
@@ -140,8 +140,8 @@ def test_mysql_the_warehouse_and_python_cut_every_kind_of_cursor_alike(rooms, un
         typed = "%s" if epoch else "CAST(%s AS DATE)" if kind == "date" else "CAST(%s AS DATETIME(6))"
         rows = " UNION ALL ".join(f"SELECT {n} AS n, {typed} AS at" for n in range(len(values)))
         with rooms.mysql() as connection, connection.cursor() as asked:
-            asked.execute(f"SELECT {mysql_key(spec)} FROM ({rows}) AS v ORDER BY n", values)
-            assert [row[0] for row in asked.fetchall()] == expected, kind
+            asked.execute(f"SELECT {', '.join(mysql_cut(spec))} FROM ({rows}) AS v ORDER BY n", values)
+            assert [key_of_cut(spec, *row) for row in asked.fetchall()] == expected, kind
         sent = "BIGINT" if epoch else "DATE" if kind == "date" else "TIMESTAMP"
         rows = " UNION ALL ".join(f"SELECT {n} AS n, CAST(%s AS {sent}) AS at" for n in range(len(values)))
         asked = f"SELECT {warehouse_start(spec, 'at')} FROM ({rows}) AS v ORDER BY n"

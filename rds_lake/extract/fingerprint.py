@@ -7,10 +7,12 @@ swap their cursor values, because CRC32 is linear. For the same reason a second 
 nothing; of the text read backwards it adds 32 bits (docs/decisions/0005-a-fingerprint-of-64-bits.md).
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from typing import Any
 
-from rds_lake.cursors import FUTURE, Bound, bound, bounds, cut, holds_nulls, mysql_key, within
+from rds_lake.cursors import FUTURE, Bound, bound, bounds, cut, holds_nulls, key_of_cut, mysql_cut, within
 from rds_lake.errors import PermanentError, SpecError
 from rds_lake.extract.source import Connection, SourceTable, query
 from rds_lake.extract.types import Column
@@ -50,28 +52,47 @@ def of_partitions(
     Raises:
         PermanentError: a cursor value is no date that the calendar has.
     """
-    cursor, partitioning = cut(spec)
-    column = quote(cursor.column, "mysql")
+    cursor, _ = cut(spec)
     known = {item.name: checksummed(item) for item in columns}
     # Without a key, two rows of one cursor value are told apart by nothing less than all of them.
     told_by = spec.key or [name for name in known if name != cursor.column]
-    covered = [*(known.get(name, quote(name, "mysql")) for name in told_by), column]
+    covered = [*(known.get(name, quote(name, "mysql")) for name in told_by), quote(cursor.column, "mysql")]
+    found: dict[str, tuple[int, int]] = {}
+    for partition, count, checksum in _by_partition(connection, spec, window, _checksum(covered)):
+        rows, total = found.get(partition, (0, 0))
+        found[partition] = (rows + count, total + int(checksum))
+    return {partition: version(*both) for partition, both in sorted(found.items())}
+
+
+def counts(connection: Connection, spec: TableSpec, window: Window) -> dict[str, int]:
+    """The rows of the partitions that have some in a window of the cursor, by partition key."""
+    found: Counter[str] = Counter()
+    for partition, count in _by_partition(connection, spec, window, "COUNT(*)"):
+        found[partition] += count
+    return dict(found)
+
+
+def _by_partition(
+    connection: Connection, spec: TableSpec, window: Window, asked: str
+) -> Iterator[tuple[str, *tuple[Any, ...]]]:
+    """What is asked of the rows in a window, each partition in one or several portions."""
+    cursor, _ = cut(spec)
+    column, parts = quote(cursor.column, "mysql"), mysql_cut(spec)
+    places = ", ".join(str(place + 1) for place in range(len(parts)))  # a name may also be a column of the table
     rows = query(
         connection,
-        f"SELECT {mysql_key(spec)} AS k, {_checksum(covered)} FROM {quote(spec.source_name, 'mysql')} "
-        # By place: the name may also be a column of the table, which MySQL would prefer.
-        f"WHERE {within(column, nulls=holds_nulls(spec, window))} GROUP BY 1 ORDER BY 1",
+        f"SELECT {', '.join(parts)}, {asked} FROM {quote(spec.source_name, 'mysql')} "
+        f"WHERE {within(column, nulls=holds_nulls(spec, window))} GROUP BY {places}",
         bounds(spec, window),
     )
-    for partition, *_ in rows:
-        try:
-            partitioning.window(str(partition))
-        except ValueError as error:
+    for row in rows:
+        day, *hour = row[: len(parts)]
+        if isinstance(day, str):  # the driver's word for a date that is none
             raise PermanentError(
-                f"{spec.table}: a row has a cursor '{cursor.column}' in {partition}, which the calendar does not have.",
+                f"{spec.table}: a row has a cursor '{cursor.column}' in {day}, which the calendar does not have.",
                 "Correct the value at the source; nothing was changed.",
-            ) from error
-    return {partition: version(count, checksum) for partition, count, checksum in rows}
+            )
+        yield key_of_cut(spec, day, *hour), *row[len(parts) :]
 
 
 def of_table(connection: Connection, spec: TableSpec, table: SourceTable) -> str:

@@ -7,6 +7,7 @@ Before the first row is read, the source's columns are held against the agreed s
 and nowhere else, so that no way of asking for a landing gets around the table's contract.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ import pyarrow.compute as pc
 from rds_lake.cursors import Bound, bound, cut, moment_of
 from rds_lake.errors import PermanentError
 from rds_lake.extract.carry import carry
+from rds_lake.extract.checksum import Checksum
 from rds_lake.extract.contract import Shape
 from rds_lake.extract.fingerprint import EMPTY, rows_of
 from rds_lake.extract.snapshot import Snapshot
@@ -102,6 +104,23 @@ def land(
     return _Landing(snapshot, shape, store, partitions, report, replacing, again=again).run()
 
 
+@dataclass(frozen=True)
+class _Written:
+    """A partition's rows, written but not sent.
+
+    Attributes:
+        partition: the partition.
+        writer: what has written them.
+        fingerprint: their fingerprint, as the source tells it or as it was computed from them.
+        details: how many values became NULL, by column.
+    """
+
+    partition: str
+    writer: BatchWriter
+    fingerprint: str
+    details: dict[str, int]
+
+
 class _Landing:
     def __init__(
         self,
@@ -128,76 +147,147 @@ class _Landing:
         self._counting = Lock()
         self._slots = BoundedSemaphore(WAITING)
         self._jobs: dict[str, Future[Landed]] = {}
+        self._uncounted: list[_Written] = []
+        self._doubtful: list[_Written] = []
 
     def run(self) -> dict[str, Landed]:
-        with ThreadPoolExecutor(CONCURRENCY) as pool:
-            known: dict[str, str] = {}
-            for fingerprints, rows in self._reads():
-                known |= fingerprints
-                for partition, batches in rows:
-                    self._hand_over(pool, partition, known.get(partition, EMPTY), batches)
-            for partition in self._partitions:
-                if partition not in self._jobs:
-                    self._hand_over(pool, partition, known.get(partition, EMPTY), ())
-            return {partition: self._jobs[partition].result() for partition in self._partitions}
-
-    def _hand_over(
-        self, pool: ThreadPoolExecutor, partition: str, fingerprint: str, batches: Iterable[pa.RecordBatch]
-    ) -> None:
-        """Write a partition's rows and leave it to the pool to send and commit them."""
-        writer = self._writer(partition, fingerprint)
+        partitioning = self._snapshot.spec.partitioning
         try:
-            details = self._fill(writer, batches)
-            self._check_count(partition, fingerprint, writer.rows)
-            self._raise_early()
-            self._slots.acquire()
-            self._jobs[partition] = pool.submit(self._commit, partition, writer, details)
+            with ThreadPoolExecutor(CONCURRENCY) as pool, self._snapshot.given_up_on_errors():
+                if partitioning is None:
+                    self._land_whole(pool)
+                else:
+                    for first, last in partitioning.ranges(self._partitions):
+                        self._land_range(pool, [key for key in self._partitions if first <= key <= last])
+                return {partition: self._jobs[partition].result() for partition in self._partitions}
         except BaseException:
-            writer.abandon()
+            for written in (*self._uncounted, *self._doubtful):
+                written.writer.abandon()
             raise
 
-    def _reads(self) -> Iterator[tuple[dict[str, str], Iterable[tuple[str, Iterator[pa.RecordBatch]]]]]:
-        """For each run of neighbouring partitions: the fingerprints, and the rows by partition."""
-        partitioning = self._snapshot.spec.partitioning
-        if partitioning is None:
-            yield {WHOLE_TABLE: self._snapshot.fingerprint()}, [(WHOLE_TABLE, self._rows())]
-            return
-        for first, last in partitioning.ranges(self._partitions):
-            window: Window = partitioning.span(first, last)
-            fingerprints = self._snapshot.fingerprints(window)
-            yield fingerprints, by_partition(self._rows(window), *cut(self._snapshot.spec))
+    def _land_whole(self, pool: ThreadPoolExecutor) -> None:
+        told = self._snapshot.fingerprint()
+        written = self._write(WHOLE_TABLE, self._rows(), told)
+        self._uncounted.append(written)
+        self._hand_over(pool, {WHOLE_TABLE: rows_of(told)})
+
+    def _land_range(self, pool: ThreadPoolExecutor, keys: Sequence[str]) -> None:
+        """Read neighbouring partitions in one query, and leave their batches to the pool to send and commit.
+
+        Where the fingerprints can be computed from the rows, the source counts them on another connection meanwhile.
+        """
+        spec = self._snapshot.spec
+        window = cut(spec)[1].span(keys[0], keys[-1])
+        checksum = self._checksum(window)
+        counting = pool.submit(self._snapshot.counts_now, window) if checksum else None
+        told = {} if checksum else self._snapshot.fingerprints(window)
+        counts = {key: rows_of(fingerprint) for key, fingerprint in told.items()}
+        for partition, batches in _with_empty(keys, by_partition(self._rows(window), *cut(spec))):
+            self._uncounted.append(self._write(partition, batches, checksum or told.get(partition, EMPTY)))
+            if counting is None or counting.done() or len(self._uncounted) == WAITING:
+                self._hand_over(pool, counting.result() if counting else counts)
+        if counting:
+            self._hand_over(pool, counting.result())
+            self._clear_doubts(pool)
+
+    def _checksum(self, window: Window) -> Checksum | None:
+        """What computes fingerprints from the rows, if it can, and if the columns that it looks at are as they came."""
+        checksum = self._snapshot.checksum(window)
+        if checksum is None:
+            return None
+        came, agreed = (
+            {column.name: column.mapped.arrow for column in columns}
+            for columns in (self._snapshot.table.columns, self._shape.columns)
+        )
+        return checksum if all(came[name] == agreed.get(name) for name in checksum.columns) else None
 
     def _rows(self, window: Window | None = None) -> Iterator[pa.RecordBatch]:
         """The source's rows in the agreed columns."""
         agreed = replace(self._snapshot, table=replace(self._snapshot.table, columns=self._shape.read))
         return carry(agreed.rows(window), self._shape, self._snapshot.spec)
 
-    def _writer(self, partition: str, fingerprint: str) -> BatchWriter:
+    def _draft(self, partition: str) -> Manifest:
         spec = self._snapshot.spec
-        draft = Manifest(
+        return Manifest(
             table=spec.table,
             stage="landing",
             partition=partition,
             batch=new_batch_id(),
             files=(),
             columns=self._shape.columns,
-            fingerprint=fingerprint,
+            fingerprint=EMPTY,
             fence=self._snapshot.fence.at.replace(tzinfo=UTC).isoformat(),
             format=spec.landing.format,
             source_unique=self._snapshot.table.is_unique(spec.key),
             shape=self._shape.digest,
         )
-        return BatchWriter(self._store, self._keys, draft, self._schema)
 
-    def _check_count(self, partition: str, fingerprint: str, read: int) -> None:
-        """The source counted the rows in the same snapshot: whatever cut the read short, it does not go unnoticed."""
-        counted = rows_of(fingerprint)
-        if read != counted:
-            raise PermanentError(
-                f"{self._snapshot.spec.table} {partition}: the source counts {counted:,} rows, and {read:,} were read.",
-                "Nothing was changed in this partition. Look for what lets the source answer with fewer rows or others "
-                "(a view that is not the same each time, a proxy, a limit), then sync again.",
-            )
+    def _write(self, partition: str, batches: Iterable[pa.RecordBatch], fingerprint: str | Checksum) -> _Written:
+        """Write a partition's rows.
+
+        Args:
+            partition: the partition.
+            batches: its rows.
+            fingerprint: their fingerprint, or what computes it from them.
+        """
+        checksum = None if isinstance(fingerprint, str) else fingerprint.new()
+        writer = BatchWriter(self._store, self._keys, self._draft(partition), self._schema)
+        columns = len(self._schema)
+        details: dict[str, int] = {}
+        try:
+            for batch in batches:
+                for place in range(columns, batch.num_columns):
+                    mark = batch.schema.names[place]
+                    details[mark] = details.get(mark, 0) + batch.column(place).true_count
+                rows = pa.record_batch(batch.columns[:columns], schema=self._schema)
+                if checksum:
+                    checksum.add(rows)
+                writer.write(rows)
+            writer.settle()
+        except BaseException:
+            writer.abandon()
+            raise
+        found = checksum.fingerprint if checksum else str(fingerprint)
+        return _Written(partition, writer, found, {mark: count for mark, count in details.items() if count})
+
+    def _hand_over(self, pool: ThreadPoolExecutor, counts: Mapping[str, int]) -> None:
+        """Leave what has been written to the pool, provided that the source counts as many rows."""
+        while self._uncounted:
+            written = self._uncounted[0]
+            counted = counts.get(written.partition, 0)
+            if written.writer.rows == counted:
+                self._submit(pool, written)
+            elif rows_of(written.fingerprint) == written.writer.rows:  # the count may be that of another moment
+                self._doubtful.append(written)
+            else:
+                raise self._unlike(written, counted)
+            self._uncounted.pop(0)
+
+    def _clear_doubts(self, pool: ThreadPoolExecutor) -> None:
+        """Ask the snapshot itself about the partitions of which the source has counted other rows meanwhile."""
+        while self._doubtful:
+            written = self._doubtful[0]
+            window = cut(self._snapshot.spec)[1].window(written.partition)
+            told = self._snapshot.fingerprints(window).get(written.partition, EMPTY)
+            if told != written.fingerprint:
+                raise self._unlike(written, rows_of(told))
+            self._submit(pool, written)
+            self._doubtful.pop(0)
+
+    def _unlike(self, written: _Written, counted: int) -> PermanentError:
+        """The error over rows that are not those of the source: whatever cut or bent the read, it is seen."""
+        read = written.writer.rows
+        differ = f"{read:,} were read" if read != counted else "those that were read are not the same"
+        return PermanentError(
+            f"{self._snapshot.spec.table} {written.partition}: the source counts {counted:,} rows, and {differ}.",
+            "Nothing was changed in this partition. Look for what lets the source answer with fewer rows or others (a "
+            "view that is not the same each time, a proxy, a limit), then sync again.",
+        )
+
+    def _submit(self, pool: ThreadPoolExecutor, written: _Written) -> None:
+        self._raise_early()
+        self._slots.acquire()
+        self._jobs[written.partition] = pool.submit(self._commit, written)
 
     def _raise_early(self) -> None:
         """End the reading as soon as a batch could not be sent."""
@@ -205,26 +295,15 @@ class _Landing:
             if job.done() and (error := job.exception()):
                 raise error
 
-    def _fill(self, writer: BatchWriter, batches: Iterable[pa.RecordBatch]) -> dict[str, int]:
-        """Write a partition's rows; how many values became NULL, by column."""
-        schema = self._schema
-        details: dict[str, int] = {}
-        for batch in batches:
-            for place in range(len(schema), batch.num_columns):
-                mark = batch.schema.names[place]
-                details[mark] = details.get(mark, 0) + batch.column(place).true_count
-            writer.write(pa.record_batch(batch.columns[: len(schema)], schema=schema))
-        writer.settle()
-        return {mark: count for mark, count in details.items() if count}
-
-    def _commit(self, partition: str, writer: BatchWriter, details: dict[str, int]) -> Landed:
+    def _commit(self, written: _Written) -> Landed:
+        partition, writer = written.partition, written.writer
         try:
             current: Committed | None = self._current.get(partition)
             if current is not None and self._snapshot.is_behind(partition, current.manifest.fence):
                 writer.abandon()
                 return Landed(current, new=False, behind=True)
             done = writer.finish(current.manifest if current and not self._again else None)
-            done = replace(done, details=details)
+            done = replace(done, details=written.details, fingerprint=written.fingerprint)
             committed = commit_if_new(self._manifests, done, current)
             with self._counting:
                 self._done += 1
@@ -233,6 +312,20 @@ class _Landing:
         finally:
             writer.close()
             self._slots.release()
+
+
+def _with_empty(
+    keys: Sequence[str], parts: Iterable[tuple[str, Iterator[pa.RecordBatch]]]
+) -> Iterator[tuple[str, Iterable[pa.RecordBatch]]]:
+    """The partitions that have rows, and in their places those that have none."""
+    waiting = deque(keys)
+    for partition, batches in parts:
+        while waiting and waiting[0] < partition:
+            yield waiting.popleft(), ()
+        waiting.popleft()
+        yield partition, batches
+    for key in waiting:
+        yield key, ()
 
 
 def by_partition(

@@ -7,6 +7,7 @@ before it, so all rows go through the columns together, each with its own place.
 documentation, "Binary Protocol Value".
 """
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -164,16 +165,18 @@ def _moments(content: Bytes, field: Field, places: Places, nulls: Flags | None) 
     if not unfit.any():
         return Values(field, moments, nulls)
     first = int(unfit.argmax())
-    return Values(field, moments, nulls, unfit, _spelt(field, int(packed[first]), int(sizes[first])))
+    begin = int(places[first]) - int(sizes[first])
+    return Values(field, moments, nulls, unfit, _spelt(field, content[begin : int(places[first])].tobytes()))
 
 
-def _spelt(field: Field, packed: int, size: int) -> str:
-    """A moment as MySQL writes it, without its fraction."""
-    _, low, high, month, day, hour, minute, second = packed.to_bytes(8, "little") if size else bytes(8)
-    date = f"{low + 256 * high:04}-{month:02}-{day:02}"
+def _spelt(field: Field, sent: bytes) -> str:
+    """A moment as MySQL writes it."""
+    year, month, day, hour, minute, second, micros = struct.unpack("<HBBBBBI", sent.ljust(11, b"\0"))
+    date = f"{year:04}-{month:02}-{day:02}"
     if field.type not in {FIELD_TYPE.DATETIME, FIELD_TYPE.TIMESTAMP}:
         return date
-    return f"{date} {hour:02}:{minute:02}:{second:02}" if size > 4 else f"{date} 00:00:00"
+    fraction = f".{micros:06}"[: field.decimals + 1] if field.decimals else ""
+    return f"{date} {hour:02}:{minute:02}:{second:02}{fraction}"
 
 
 def _part(packed: "np.ndarray[Any, np.dtype[np.uint64]]", shift: int, mask: int) -> Places:

@@ -42,10 +42,12 @@ class Field:
     Attributes:
         type: its type in the protocol (the driver's `FIELD_TYPE`).
         unsigned: whether an integer has no negative values.
+        decimals: digits behind the second of a moment.
     """
 
     type: int
-    unsigned: bool
+    unsigned: bool = False
+    decimals: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Stream:
         self._read_fields(columns)
         driver._execute_command(_EXECUTE, struct.pack("<IBI", self._statement, 0, 1))
         self.fields = self._read_fields(driver._read_packet().read_length_encoded_integer())
-        self._room: Bytes = np.empty(BLOCK_BYTES + SLACK, np.uint8)
+        self._room: Bytes = np.empty(max(BLOCK_BYTES, io.DEFAULT_BUFFER_SIZE) + SLACK, np.uint8)
         self._size = 0
         self._is_first_read = True
         self._sequence = driver._next_seq_id
@@ -91,7 +93,7 @@ class Stream:
     def _read_fields(self, count: int) -> list[Field]:
         packets = [self._driver._read_packet(FieldDescriptorPacket) for _ in range(count)]
         self._driver._read_packet()  # the end of the fields
-        return [Field(packet.type_code, bool(packet.flags & FLAG.UNSIGNED)) for packet in packets]
+        return [Field(packet.type_code, bool(packet.flags & FLAG.UNSIGNED), packet.scale) for packet in packets]
 
     def blocks(self) -> Iterator[Block]:
         """The rows. A block is good until the next one is asked for.
@@ -99,8 +101,9 @@ class Stream:
         Raises:
             pymysql.MySQLError: the server reports an error among the rows, goes away, or is silent for too long.
         """
+        stop = 0
         while True:
-            self._fill()
+            self._fill(more=not stop)
             starts, stop = row_starts(self._room, 0, self._size)
             if len(starts):
                 self._count(self._room[starts + HEAD - 1])
@@ -114,6 +117,7 @@ class Stream:
                 return
             if length == FULL:
                 yield self._huge_row()
+                stop = 1  # what follows it may be here already
             elif HEAD + length > self._capacity:
                 self._grow(HEAD + length)
 
@@ -121,12 +125,17 @@ class Stream:
     def _capacity(self) -> int:
         return len(self._room) - SLACK
 
-    def _fill(self) -> None:
-        """Read until there is no room, or until what has been read may be all that comes."""
+    def _fill(self, *, more: bool) -> None:
+        """Read until there is no room, or until what is there may be all that comes.
+
+        Args:
+            more: whether it is known that more comes.
+        """
         while self._size < self._capacity:
-            self._read()
-            if _MAY_BE_END.search(self._room[max(0, self._size - _TAIL) : self._size].tobytes()):
+            if not more and _MAY_BE_END.search(self._room[max(0, self._size - _TAIL) : self._size].tobytes()):
                 break
+            self._read()
+            more = False
 
     def _read(self) -> None:
         """Read what there is, waiting for it if there is nothing."""

@@ -77,8 +77,9 @@ class Chain:
             )
             manifests.commit(made.staging, staged)
             manifests.commit(made.discarded, discarded)
-            archived = copy_to_archive(self.rooms.store, keys, landed.manifest, manifests.read("archived", partition))
-            vacate_landing(self.rooms.store, keys, landed, archived.manifest)
+            current = manifests.read_all("archived", [partition])
+            archived = copy_to_archive(self.rooms.store, keys, [landed.manifest], current)[partition]
+            vacate_landing(self.rooms.store, keys, [landed], {partition: archived.manifest})
 
     def load(self, partitions: Sequence[str]) -> dict[str, int]:
         """Load staged partitions in one transaction."""

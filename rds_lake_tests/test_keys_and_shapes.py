@@ -418,7 +418,8 @@ def test_a_file_says_how_many_of_its_rows_can_be_held_together(rooms):
         def __init__(self, body: bytes) -> None:
             self.body = body
 
-        def download(self, _: str, target: Any) -> None:
+        def download(self, _: str, target: Any, size: int) -> None:
+            assert size == len(self.body)
             target.write(self.body)
 
     def at_once(sizes: list[int]) -> tuple[int, int]:

@@ -28,7 +28,7 @@ def once(world: World, spec: TableSpec, real: Callable[..., Any]) -> Callable[..
 
     def held(*given: Any, **more: Any) -> Any:
         found = real(*given, **more)
-        if not done and (real is not REQUIRE or given[1:] == ("landing", DAY)):
+        if not done and (real is not REQUIRE or given[1:] == ("landing", [DAY])):
             done.append(True)
             world.ask(f"INSERT INTO {spec.source_name} VALUES (9001, '{DAY} 12:00:00', 1, 'CLOSED')")
             assert world.sync(spec).ok
@@ -37,7 +37,7 @@ def once(world: World, spec: TableSpec, real: Callable[..., Any]) -> Callable[..
     return held
 
 
-REQUIRE = Manifests.require
+REQUIRE = Manifests.require_all
 
 
 def test_a_landing_whose_snapshot_is_older_than_the_batch_that_stands_does_not_replace_it(
@@ -59,7 +59,7 @@ def test_a_split_of_a_batch_that_was_replaced_meanwhile_does_not_replace_the_new
     spec = world.orders("split_late", rows=order_rows(30, 3))
     assert world.sync(spec).ok
     with monkeypatch.context() as patch:
-        patch.setattr(Manifests, "require", once(world, spec, REQUIRE))
+        patch.setattr(Manifests, "require_all", once(world, spec, REQUIRE))
         world.materialize(spec, "staging", "discarded", partition=DAY)
     state = world.assert_in_step(spec)
     assert 9001 in {row[0] for row in state.rows["staging"]}

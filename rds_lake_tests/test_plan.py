@@ -126,10 +126,10 @@ class Pipeline:
             self.manifests.commit(done.discarded, now["discarded"])
 
     def archive(self, days):
-        for day in days:
-            landed = self.manifests.require("landing", day)
-            copy = copy_to_archive(self.rooms.store, self.keys, landed.manifest, self.manifests.read("archived", day))
-            vacate_landing(self.rooms.store, self.keys, landed, copy.manifest)
+        landed = list(self.manifests.require_all("landing", days).values())
+        archived = self.manifests.read_all("archived", days)
+        copies = copy_to_archive(self.rooms.store, self.keys, [item.manifest for item in landed], archived)
+        vacate_landing(self.rooms.store, self.keys, landed, {day: item.manifest for day, item in copies.items()})
 
     def load(self, days):
         staged, states = accounted_batches(self.manifests, days)

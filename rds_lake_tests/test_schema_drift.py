@@ -120,10 +120,10 @@ class Chain:
         self.publish("discarded", days, DISCARDED_GLUE_COLUMNS)
 
     def archive(self, days: Sequence[str]) -> None:
-        for day in days:
-            landed = self.manifests.require("landing", day)
-            copy = copy_to_archive(self.rooms.store, self.keys, landed.manifest, self.manifests.read("archived", day))
-            vacate_landing(self.rooms.store, self.keys, landed, copy.manifest)
+        landed = list(self.manifests.require_all("landing", days).values())
+        archived = self.manifests.read_all("archived", days)
+        copies = copy_to_archive(self.rooms.store, self.keys, [item.manifest for item in landed], archived)
+        vacate_landing(self.rooms.store, self.keys, landed, {day: item.manifest for day, item in copies.items()})
         self.publish("archived", days)
         self.publish("landing", days)
 

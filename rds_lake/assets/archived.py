@@ -18,7 +18,6 @@ from rds_lake.lake.archive import copy_to_archive, vacate_landing
 from rds_lake.lake.catalog import publish
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifests
-from rds_lake.lake.store import side_by_side
 from rds_lake.resources.services import LakeResource, ProgressResource
 from rds_lake.spec import TableSpec
 
@@ -42,19 +41,17 @@ def archived_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinition
             current = manifests.read_all(
                 "archived", partitions
             )  # before landing's, so that a newer one is not replaced
-            landed = {partition: manifests.require("landing", partition) for partition in partitions}
-            copied = side_by_side(
-                lambda key: copy_to_archive(store, keys, landed[key].manifest, current.get(key)), partitions
-            )
-            kept = {key: item.manifest for key, item in zip(partitions, copied, strict=True)}
-            publish(catalog, store, spec, "archived", [item.committed for item in copied])
+            landed = list(manifests.require_all("landing", partitions).values())
+            copied = copy_to_archive(store, keys, [item.manifest for item in landed], current)
+            kept = {key: item.manifest for key, item in copied.items()}
+            publish(catalog, store, spec, "archived", [item.committed for item in copied.values()])
             vacated = [
-                replace(landed[key], manifest=landed[key].manifest.with_files(kept[key].files)) for key in partitions
+                replace(item, manifest=item.manifest.with_files(kept[item.manifest.partition].files)) for item in landed
             ]
             publish(catalog, store, spec, "landing", vacated)
-            side_by_side(lambda key: vacate_landing(store, keys, landed[key], kept[key]), partitions)
+            vacate_landing(store, keys, landed, kept)
             tell(len(partitions))
-        moved = sum(item.moved for item in copied)
+        moved = sum(item.moved for item in copied.values())
         context.log.info(f"Moved {moved:,} files from landing to the archive.")
         report(context, Batches(spec, "archived", kept), store, {"files moved": moved})
 

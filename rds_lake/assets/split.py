@@ -27,6 +27,9 @@ from rds_lake.spec import Stage, TableSpec
 
 STAGES: tuple[Stage, Stage] = ("staging", "discarded")
 
+LOOKED_UP = 100
+"""Partitions whose manifests are looked up together. The fewer, the less often another run has been there meanwhile."""
+
 
 def split_assets(spec: TableSpec, condition: Condition) -> dg.AssetsDefinition:
     """The staging and discarded assets of a table."""
@@ -52,10 +55,11 @@ def split_assets(spec: TableSpec, condition: Condition) -> dg.AssetsDefinition:
             store = lake.store()
             tell = progress.of(spec.asset("staging"), len(partitions))
             splitter = Splitter(store, spec, lookup_values(rds.source(), spec))
-            committed = _split_all(store, spec, splitter, partitions, tell, again=is_again(context))
+            committed, before = _split_all(store, spec, splitter, partitions, tell, again=is_again(context))
             for stage in STAGES:
                 extra = DISCARDED_GLUE_COLUMNS if stage == "discarded" else ()
-                publish(lake.catalog(), store, spec, stage, [item[stage] for item in committed.values()], extra)
+                made = [item[stage] for item in committed.values()]
+                publish(lake.catalog(), store, spec, stage, made, extra)
         both = {stage: {key: item[stage].manifest for key, item in committed.items()} for stage in STAGES}
         staged, discarded = (Batches(spec, stage, both[stage]) for stage in STAGES)
         context.log.info(f"Split {staged.rows + discarded.rows:,} rows: {staged.rows:,} valid, {discarded.rows:,} not.")
@@ -76,17 +80,17 @@ def _split_all(
     tell: Callable[[int], None],
     *,
     again: bool,
-) -> dict[str, dict[Stage, Committed]]:
+) -> tuple[dict[str, dict[Stage, Committed]], dict[Stage, dict[str, Committed]]]:
+    """The new batches by partition, and those that stood there before, by stage."""
     manifests = Manifests(store, TableKeys.of(spec))
+    before: dict[Stage, dict[str, Committed]] = {stage: {} for stage in STAGES}
+    landed: dict[str, Committed] = {}
     finished: list[str] = []
 
     def one(partition: str) -> dict[Stage, Committed]:
-        # Before landing's: whoever lands and splits the partition meanwhile makes these two out of date, and the
-        # conditional commits below are refused. The other way round this split would replace a newer one.
-        staging, discarded = (manifests.read(stage, partition) for stage in STAGES)
-        landed = manifests.require("landing", partition).manifest
+        staging, discarded = (before[stage].get(partition) for stage in STAGES)
         kept = [item.manifest if item and not again else None for item in (staging, discarded)]
-        made = splitter.split(landed, *kept)
+        made = splitter.split(landed[partition].manifest, *kept)
         # Staging last: the load follows it, so a crash in between leaves the discarded rows accounted for.
         unfit = commit_if_new(manifests, made.discarded, discarded)
         valid = commit_if_new(manifests, made.staging, staging)
@@ -94,7 +98,16 @@ def _split_all(
         tell(len(finished))
         return {"staging": valid, "discarded": unfit}
 
-    return dict(zip(partitions, side_by_side(one, partitions), strict=True))
+    committed: dict[str, dict[Stage, Committed]] = {}
+    for start in range(0, len(partitions), LOOKED_UP):
+        some = partitions[start : start + LOOKED_UP]
+        # Before landing's: whoever lands and splits a partition meanwhile makes these two out of date, and the
+        # conditional commits above are refused. The other way round this split would replace a newer one.
+        for stage in STAGES:
+            before[stage] |= manifests.read_all(stage, some)
+        landed |= manifests.require_all("landing", some)
+        committed |= zip(some, side_by_side(one, some), strict=True)
+    return committed, before
 
 
 def _report(

@@ -19,7 +19,6 @@ from rds_lake.assets.common import (
 from rds_lake.errors import PermanentError
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import LOADED_FROM, Committed, Manifest, Manifests, lake_state, unaccounted
-from rds_lake.lake.store import side_by_side
 from rds_lake.resources.services import LakeResource, ProgressResource, WarehouseResource
 from rds_lake.spec import Stage, TableSpec
 from rds_lake.warehouse.load import load
@@ -84,8 +83,7 @@ def accounted_batches(manifests: Manifests, partitions: Sequence[str]) -> tuple[
     Raises:
         PermanentError: a partition has no staging batch, or its batches do not add up.
     """
-    required = side_by_side(lambda key: manifests.require("staging", key), partitions)
-    found: dict[Stage, dict[str, Committed]] = {"staging": dict(zip(partitions, required, strict=True))}
+    found: dict[Stage, dict[str, Committed]] = {"staging": manifests.require_all("staging", partitions)}
     found |= {stage: manifests.read_all(stage, partitions) for stage in LOADED_FROM if stage != "staging"}
     landed, staged, discarded = ({key: item.manifest for key, item in found[stage].items()} for stage in LOADED_FROM)
     if bad := unaccounted(landed, staged, discarded):

@@ -6,13 +6,14 @@ so that an object left in `landing` tells of a move that is not finished. Whoeve
 through landing's manifest, wherever they lie now.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rds_lake.errors import TransientError
 from rds_lake.lake.batch import commit_if_new
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Committed, File, Manifest, Manifests
-from rds_lake.lake.store import ObjectStore
+from rds_lake.lake.store import GoneError, ObjectStore, side_by_side
 
 
 @dataclass(frozen=True)
@@ -33,44 +34,63 @@ class Archived:
         return self.committed.manifest
 
 
-def copy_to_archive(store: ObjectStore, keys: TableKeys, landed: Manifest, current: Committed | None) -> Archived:
-    """Copy the landed files of one partition to the archive, verify them, and commit the archive's manifest.
+def copy_to_archive(
+    store: ObjectStore, keys: TableKeys, landed: Sequence[Manifest], current: Mapping[str, Committed]
+) -> dict[str, Archived]:
+    """Copy the landed files of some partitions to the archive, verify them, and commit the archive's manifests.
 
     Args:
         store: the lake's bucket.
         keys: the table's keys.
-        landed: the landed batch.
-        current: the partition's current batch in the archive.
+        landed: the landed batches.
+        current: the partitions' current batches in the archive.
 
     Raises:
-        ConflictError: another run archived the partition meanwhile.
+        ConflictError: another run archived a partition meanwhile.
         TransientError: a copy is not what it was copied from; the original is still there.
     """
-    copies = tuple(_copied(keys, landed, file) for file in landed.files)
-    moving = [(old, new) for old, new in zip(landed.files, copies, strict=True) if old.key != new.key]
-    for old, new in moving:
-        _copy(store, old, new)
-    target = replace(landed, stage="archived", parent=landed.batch, files=copies)
-    committed = commit_if_new(Manifests(store, keys), target, current)
-    return Archived(committed, len(moving))
+    copies = {batch.partition: tuple(_copied(keys, batch, file) for file in batch.files) for batch in landed}
+    moving = {
+        batch.partition: [
+            (old, new) for old, new in zip(batch.files, copies[batch.partition], strict=True) if old.key != new.key
+        ]
+        for batch in landed
+    }
+    _copy(store, [pair for pairs in moving.values() for pair in pairs])
+    manifests = Manifests(store, keys)
+
+    def commit(batch: Manifest) -> Archived:
+        target = replace(batch, stage="archived", parent=batch.batch, files=copies[batch.partition])
+        committed = commit_if_new(manifests, target, current.get(batch.partition))
+        return Archived(committed, len(moving[batch.partition]))
+
+    return {item.manifest.partition: item for item in side_by_side(commit, landed)}
 
 
-def vacate_landing(store: ObjectStore, keys: TableKeys, landed: Committed, archived: Manifest) -> None:
-    """Point landing's manifest at the archive's copies, then delete the originals.
+def vacate_landing(
+    store: ObjectStore, keys: TableKeys, landed: Sequence[Committed], archived: Mapping[str, Manifest]
+) -> None:
+    """Point landing's manifests at the archive's copies, then delete the originals.
 
     Args:
         store: the lake's bucket.
         keys: the table's keys.
-        landed: the landed batch, as it stands in the lake.
-        archived: the archive's manifest for the same batch.
+        landed: the landed batches, as they stand in the lake.
+        archived: for each partition, the archive's manifest for the same batch.
 
     Raises:
-        ConflictError: another run landed the partition meanwhile; its files are left alone.
+        ConflictError: another run landed a partition meanwhile; nothing was deleted.
     """
-    if landed.manifest.files != archived.files:
-        Manifests(store, keys).commit(landed.manifest.with_files(archived.files), landed)
-    leftovers = store.list(keys.batch("landing", landed.manifest.partition, landed.manifest.batch))
-    store.delete([item.key for item in leftovers])
+    manifests = Manifests(store, keys)
+
+    def point(item: Committed) -> None:
+        files = archived[item.manifest.partition].files
+        if item.manifest.files != files:
+            manifests.commit(item.manifest.with_files(files), item)
+
+    side_by_side(point, landed)
+    folders = [keys.batch("landing", item.manifest.partition, item.manifest.batch) for item in landed]
+    store.delete([item.key for item in store.inside(folders)])
 
 
 def _copied(keys: TableKeys, landed: Manifest, file: File) -> File:
@@ -78,13 +98,24 @@ def _copied(keys: TableKeys, landed: Manifest, file: File) -> File:
     return replace(file, key=folder + file.key.rsplit("/", 1)[-1])
 
 
-def _copy(store: ObjectStore, old: File, new: File) -> None:
-    if store.size(old.key) is None and store.size(new.key) == new.size:
-        return  # an earlier run got as far as deleting it
-    store.copy(old.key, new.key)
-    size = store.size(new.key)
-    if size != old.size:
-        raise TransientError(
+def _copy(store: ObjectStore, moving: Sequence[tuple[File, File]]) -> None:
+    """Copy files and see that all copies are whole."""
+
+    def copy(pair: tuple[File, File]) -> GoneError | None:
+        old, new = pair
+        try:
+            store.copy(old.key, new.key, old.size)
+        except GoneError as gone:  # an earlier run may have got as far as deleting it
+            return gone
+        return None
+
+    gone = side_by_side(copy, moving)
+    found = store.find([new.key for _, new in moving])
+    for (old, new), error in zip(moving, gone, strict=True):
+        size = found[new.key].size if new.key in found else None
+        if size == old.size:
+            continue
+        raise error or TransientError(
             f"The archive's copy {store.url(new.key)} has {size} bytes, its original has {old.size}.",
             "The original was kept; run it again.",
         )

@@ -106,7 +106,8 @@ class BatchWriter:
 
 def is_whole(store: ObjectStore, manifest: Manifest) -> bool:
     """Whether all files that a manifest names are there, at their full size."""
-    return all(store.size(file.key) == file.size for file in manifest.files)
+    found = store.find([file.key for file in manifest.files])
+    return all(file.key in found and found[file.key].size == file.size for file in manifest.files)
 
 
 def commit_if_new(manifests: Manifests, done: Manifest, current: Committed | None) -> Committed:

@@ -232,7 +232,7 @@ def open_batches(store: ObjectStore, file: File, schema: pa.Schema, file_format:
     """
     with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as content:
         with _temporary_space():
-            store.download(file.key, content)
+            store.download(file.key, content, file.size)
             content.seek(0)
         yield read_batches(content, schema, file_format)
 

@@ -13,13 +13,10 @@ from typing import Any
 from rds_lake.errors import PermanentError
 from rds_lake.extract.types import Column
 from rds_lake.lake.keys import TableKeys
-from rds_lake.lake.store import ObjectStore, side_by_side
+from rds_lake.lake.store import FEW, ObjectStore, side_by_side
 from rds_lake.spec import Stage
 
 VERSION = 1
-
-FEW = 50
-"""Objects that are asked for one by one; of more, a listing is read."""
 
 
 @dataclass(frozen=True)
@@ -228,11 +225,31 @@ class Manifests:
     def read(self, stage: Stage, partition: str) -> Committed | None:
         """The current batch of a partition, None when there has never been one."""
         key = self._keys.manifest(stage, partition)
-        found = self._store.get(key)
+        return self._committed(key, self._store.get(key))
+
+    def _committed(self, key: str, found: tuple[bytes, str] | None) -> Committed | None:
         if found is None:
             return None
         content, etag = found
         return Committed(Manifest.from_json(content, self._store.bucket, self._store.url(key)), etag)
+
+    def read_all(self, stage: Stage, partitions: Iterable[str]) -> dict[str, Committed]:
+        """The current batches of those of the partitions that have one, in the order that they were given in.
+
+        Of many partitions one listing tells which have a manifest, and its ETag whether this process knows it already.
+        """
+        wanted = {partition: self._keys.manifest(stage, partition) for partition in partitions}
+        if len(wanted) > FEW:
+            listed = self._store.find(wanted.values())
+            wanted = {partition: key for partition, key in wanted.items() if key in listed}
+            contents = side_by_side(lambda key: self._store.get_as(key, listed[key].etag), wanted.values())
+        else:
+            contents = side_by_side(self._store.get, wanted.values())
+        found = {
+            partition: self._committed(key, content)
+            for (partition, key), content in zip(wanted.items(), contents, strict=True)
+        }
+        return {partition: item for partition, item in found.items() if item is not None}
 
     def require(self, stage: Stage, partition: str) -> Committed:
         """The current batch of a partition.
@@ -240,20 +257,23 @@ class Manifests:
         Raises:
             PermanentError: there has never been one.
         """
-        found = self.read(stage, partition)
-        if found is None:
-            table = self._keys.table
-            raise PermanentError(
-                f"{table}: the partition {partition} has no batch in {stage}.",
-                f"Materialise {table}_{stage} for it first, or run 'rds-lake sync {table}'.",
-            )
-        return found
+        return self.require_all(stage, [partition])[partition]
 
-    def read_all(self, stage: Stage, partitions: Iterable[str]) -> dict[str, Committed]:
-        """The current batches of those of the partitions that have one."""
-        wanted = list(partitions)
-        found = side_by_side(lambda partition: self.read(stage, partition), wanted)
-        return {partition: item for partition, item in zip(wanted, found, strict=True) if item is not None}
+    def require_all(self, stage: Stage, partitions: Sequence[str]) -> dict[str, Committed]:
+        """The current batches of some partitions.
+
+        Raises:
+            PermanentError: one of them has never had any.
+        """
+        found = self.read_all(stage, partitions)
+        for partition in partitions:
+            if partition not in found:
+                table = self._keys.table
+                raise PermanentError(
+                    f"{table}: the partition {partition} has no batch in {stage}.",
+                    f"Materialise {table}_{stage} for it first, or run 'rds-lake sync {table}'.",
+                )
+        return found
 
     def partitions(self, stage: Stage) -> dict[str, str]:
         """All partitions that have a manifest, with the manifest's ETag; one request per thousand.
@@ -263,12 +283,10 @@ class Manifests:
         listed = self._store.list(self._keys.manifests(stage))
         return {self._keys.partition_of(item.key): item.etag for item in listed if self._keys.is_manifest(item.key)}
 
-    def etags(self, stage: Stage, partitions: Sequence[str]) -> dict[str, str | None]:
-        """The ETags of some partitions' manifests: asked one by one, or from the listing if they are many."""
-        if len(partitions) > FEW:
-            return dict(self.partitions(stage))
-        found = side_by_side(lambda partition: self._store.etag(self._keys.manifest(stage, partition)), partitions)
-        return dict(zip(partitions, found, strict=True))
+    def etags(self, stage: Stage, partitions: Iterable[str]) -> dict[str, str]:
+        """The ETags of the manifests of those of the partitions that have one."""
+        keys = {self._keys.manifest(stage, partition): partition for partition in partitions}
+        return {keys[key]: item.etag for key, item in self._store.find(keys).items()}
 
     def commit(self, manifest: Manifest, replacing: Committed | None) -> Committed:
         """Make a batch the current one, provided that `replacing` still is.

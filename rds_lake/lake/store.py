@@ -4,31 +4,56 @@ Every effect on S3 passes through here and through boto3, which is what lets tes
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import IO, TYPE_CHECKING, TypeVar
+from itertools import chain
+from os.path import commonpath
+from threading import Lock
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from boto3.s3.transfer import TransferConfig
-from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    IncompleteReadError,
+    NoCredentialsError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
 
 from rds_lake.errors import ConfigError, PermanentError, RdsLakeError, TransientError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
 
 MIB = 1024 * 1024
 SINGLE_PUT_BYTES = 16 * MIB
-"""Objects up to this size are sent in one request, larger ones in parts."""
+"""Objects up to this size are sent and fetched in one request, larger ones in parts."""
+
+SINGLE_COPY_BYTES = 512 * MIB
+"""Objects up to this size are copied in one request: the bytes stay in S3, whose own limit is 5 GB."""
 
 DELETE_LIMIT = 1000
 """Keys of one DeleteObjects request (S3's own limit)."""
 
 CONCURRENCY = 8
 """Requests under way at once where many objects are handled: they wait for S3, not for the processor."""
+
+FEW = 2 * CONCURRENCY
+"""Objects that are asked for one by one, side by side; of more, a listing is read."""
+
+READ_ATTEMPTS = 5
+"""How often an answer is asked for again that broke off; botocore repeats only what was not answered at all."""
+
+REMEMBERED_BYTES = 16 * MIB
+"""What is kept of small objects that were read or written: some ten thousand manifests."""
+
+_BROKEN_OFF = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
 
 _PASSING = {
     *("SlowDown", "Throttling", "ThrottlingException", "RequestTimeout"),
@@ -126,8 +151,34 @@ def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> list[
         return list(pool.map(work, todo))
 
 
+class _Memory:
+    """The small objects that were read or written last, each as of one ETag. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._held: OrderedDict[str, tuple[bytes, str]] = OrderedDict()
+        self._bytes = 0
+
+    def keep(self, key: str, content: bytes, etag: str) -> None:
+        with self._lock:
+            self._bytes += len(content) - len(self._held.pop(key, (b"", ""))[0])
+            self._held[key] = content, etag
+            while self._bytes > REMEMBERED_BYTES:
+                _, (dropped, _) = self._held.popitem(last=False)
+                self._bytes -= len(dropped)
+
+    def get(self, key: str) -> tuple[bytes, str] | None:
+        with self._lock:
+            if key in self._held:
+                self._held.move_to_end(key)
+            return self._held.get(key)
+
+
 class ObjectStore:
     """The lake's bucket.
+
+    It remembers the small objects that passed through `get` and `put_if`. What is remembered is never taken for what
+    stands in the bucket: that is asked, and an ETag that comes back as it is remembered saves sending the content.
 
     Args:
         client: a boto3 S3 client; safe to use from several threads.
@@ -138,6 +189,7 @@ class ObjectStore:
         self.client = client
         self.bucket = bucket
         self._transfer = TransferConfig(multipart_threshold=SINGLE_PUT_BYTES, multipart_chunksize=SINGLE_PUT_BYTES)
+        self._memory = _Memory()
 
     def url(self, key: str) -> str:
         """The `s3://` address of a key or prefix."""
@@ -148,22 +200,56 @@ class ObjectStore:
         return url.removeprefix(f"s3://{self.bucket}/")
 
     def get(self, key: str) -> tuple[bytes, str] | None:
-        """Content and ETag of an object, None when there is none."""
+        """Content and ETag of a small object, None when there is none."""
+        content = bytearray()
         with aws_errors(self.url(key)):
             try:
-                answer = self.client.get_object(Bucket=self.bucket, Key=key)
-                return answer["Body"].read(), answer["ETag"]
+                etag = self._read(key, content.clear, content.extend)
             except self.client.exceptions.NoSuchKey:
                 return None
+        self._memory.keep(key, bytes(content), etag)
+        return bytes(content), etag
 
-    def download(self, key: str, target: IO[bytes]) -> None:
-        """Write an object's content into a file that is open for writing.
+    def get_as(self, key: str, etag: str) -> tuple[bytes, str] | None:
+        """As `get`, of an object that was just found to have this ETag: not sent again when it is remembered."""
+        held = self._memory.get(key)
+        return held if held is not None and held[1] == etag else self.get(key)
+
+    def recall(self, key: str) -> tuple[bytes, str] | None:
+        """A small object as it was when it last passed through here, maybe no more; None if it never did."""
+        return self._memory.get(key)
+
+    def _read(self, key: str, start: Callable[[], object], write: Callable[[bytes], object]) -> str:
+        """Read an object's content from its start; its ETag."""
+        for attempt in range(1, READ_ATTEMPTS + 1):
+            start()
+            try:
+                answer = self.client.get_object(Bucket=self.bucket, Key=key)
+                for chunk in answer["Body"].iter_chunks(MIB):
+                    write(chunk)
+            except _BROKEN_OFF:
+                if attempt == READ_ATTEMPTS:
+                    raise
+            else:
+                return answer["ETag"]
+        raise AssertionError("unreachable")
+
+    def download(self, key: str, target: IO[bytes], size: int) -> None:
+        """Write an object's content into a file that is open for writing, empty, and stands at its start.
+
+        Args:
+            key: its key.
+            target: the file.
+            size: how large it should be, which decides how it is fetched; what is there is written, whatever its size.
 
         Raises:
             GoneError: there is no such object (any more).
         """
         with aws_errors(self.url(key)), self._still_there(key):
-            self.client.download_fileobj(self.bucket, key, target, Config=self._transfer)
+            if size <= SINGLE_PUT_BYTES:
+                self._read(key, lambda: (target.seek(0), target.truncate()), target.write)
+            else:
+                self.client.download_fileobj(self.bucket, key, target, Config=self._transfer)
 
     @contextmanager
     def _still_there(self, key: str) -> Iterator[None]:
@@ -197,13 +283,14 @@ class ObjectStore:
                     answer = self.client.put_object(Bucket=self.bucket, Key=key, Body=content, IfNoneMatch="*")
                 else:
                     answer = self.client.put_object(Bucket=self.bucket, Key=key, Body=content, IfMatch=etag)
-            return answer["ETag"]
         except ConflictError:
             # When an answer is lost botocore sends the request again, which is then refused because of its own success.
             held = self.get(key)
             if held is None or held[0] != content:
                 raise
             return held[1]
+        self._memory.keep(key, content, answer["ETag"])
+        return answer["ETag"]
 
     def upload(self, key: str, content: IO[bytes], size: int) -> None:
         """Write an object from a file that stands at its start; a large one goes in parts."""
@@ -213,12 +300,45 @@ class ObjectStore:
         with aws_errors(self.url(key)):
             self.client.upload_fileobj(content, self.bucket, key, Config=self._transfer)
 
-    def list(self, prefix: str) -> Iterator[StoredObject]:
-        """All objects below a prefix, in the order of their keys."""
+    def list(
+        self, prefix: str, *, first: str = "", last: str | None = None, page: int = 1000
+    ) -> Iterator[StoredObject]:
+        """All objects below a prefix, in the order of their keys.
+
+        Args:
+            prefix: the prefix.
+            first: a key of an object to begin at; a few before it may come as well.
+            last: the key to end at.
+            page: how many are asked for at once; each is read only when it is needed.
+        """
+        after: dict[str, Any] = {"StartAfter": first[:-1]} if first else {}
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=prefix, PaginationConfig={"PageSize": page}, **after
+        )
         with aws_errors(self.url(prefix)):
-            for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
-                for item in page.get("Contents", []):
+            for items in pages:
+                for item in items.get("Contents", []):
+                    if last is not None and item["Key"] > last:
+                        return
                     yield StoredObject(item["Key"], item["Size"], item["ETag"], item["LastModified"])
+
+    def find(self, keys: Collection[str]) -> dict[str, StoredObject]:
+        """Those of some objects that are there: asked one by one, or, if they are many, listed from first to last."""
+        if len(keys) <= FEW:
+            return {item.key: item for item in side_by_side(self._head, keys) if item}
+        wanted, first, last = set(keys), min(keys), max(keys)
+        listed = self.list(commonpath([first, last]), first=first, last=last)
+        return {item.key: item for item in listed if item.key in wanted}
+
+    def inside(self, folders: Collection[str]) -> Iterator[StoredObject]:
+        """The objects directly inside some folders (prefixes that end in `/`), listed as `find` does."""
+        if len(folders) <= FEW:
+            yield from chain.from_iterable(side_by_side(lambda folder: list(self.list(folder)), folders))
+            return
+        wanted, first, last = set(folders), min(folders), max(folders)
+        for item in self.list(commonpath([first, last]), first=first, last=f"{last}\U0010ffff"):
+            if f"{item.key.rpartition('/')[0]}/" in wanted:
+                yield item
 
     def folders(self) -> Iterator[str]:
         """The bucket's top-level prefixes, each with its slash."""
@@ -241,36 +361,41 @@ class ObjectStore:
 
     def size(self, key: str) -> int | None:
         """An object's size in bytes, None when there is none."""
-        head = self._head(key)
-        return head["ContentLength"] if head else None
+        found = self._head(key)
+        return found.size if found else None
 
     def modified(self, key: str) -> datetime | None:
         """When an object was written, None when there is none."""
-        head = self._head(key)
-        return head["LastModified"] if head else None
+        found = self._head(key)
+        return found.modified if found else None
 
-    def _head(self, key: str) -> "HeadObjectOutputTypeDef | None":
+    def _head(self, key: str) -> StoredObject | None:
         with aws_errors(self.url(key)):
             try:
-                return self.client.head_object(Bucket=self.bucket, Key=key)
+                head = self.client.head_object(Bucket=self.bucket, Key=key)
             except ClientError as error:
                 if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
                     return None
                 raise
+            return StoredObject(key, head["ContentLength"], head["ETag"], head["LastModified"])
 
-    def etag(self, key: str) -> str | None:
-        """An object's ETag, None when there is none."""
-        head = self._head(key)
-        return head["ETag"] if head else None
-
-    def copy(self, source: str, target: str) -> None:
+    def copy(self, source: str, target: str, size: int) -> None:
         """Copy an object inside the bucket, on the server's side; a large one in parts.
+
+        Args:
+            source: its key.
+            target: the copy's key.
+            size: how large it should be, which decides how it is copied.
 
         Raises:
             GoneError: there is no such object (any more).
         """
+        place: Any = {"Bucket": self.bucket, "Key": source}
         with aws_errors(self.url(source)), self._still_there(source):
-            self.client.copy({"Bucket": self.bucket, "Key": source}, self.bucket, target, Config=self._transfer)
+            if size <= SINGLE_COPY_BYTES:
+                self.client.copy_object(CopySource=place, Bucket=self.bucket, Key=target)
+            else:
+                self.client.copy(place, self.bucket, target, Config=self._transfer)
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; those that are not there are no error.

@@ -226,7 +226,7 @@ class LakeSide:
         url = self._store.url(file.key)
         with SpooledTemporaryFile(max_size=SPOOL_BYTES) as content:
             self._check(file, url)
-            self._store.download(file.key, content)
+            self._store.download(file.key, content, file.size)
             if digest(content) != file.sha256:
                 raise DamagedError(f"{url} is not the file that was written: its SHA-256 is another one.", _REMEDY)
             with self._lock:

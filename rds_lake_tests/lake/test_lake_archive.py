@@ -33,12 +33,13 @@ class Move:
 
     def copy(self):
         landed = self.manifests.require("landing", self.partition)
-        current = self.manifests.read("archived", self.partition)
-        return copy_to_archive(self.rooms.store, self.keys, landed.manifest, current)
+        current = self.manifests.read_all("archived", [self.partition])
+        return copy_to_archive(self.rooms.store, self.keys, [landed.manifest], current)[self.partition]
 
     def vacate(self):
         landed = self.manifests.require("landing", self.partition)
-        vacate_landing(self.rooms.store, self.keys, landed, self.manifests.require("archived", self.partition).manifest)
+        archived = self.manifests.require("archived", self.partition).manifest
+        vacate_landing(self.rooms.store, self.keys, [landed], {self.partition: archived})
 
     def check(self, rows=ROWS):
         landed = self.manifests.require("landing", self.partition).manifest
@@ -79,7 +80,7 @@ def test_the_second_copy_of_a_finished_move_does_nothing(rooms):
 def test_a_crash_after_the_copy_and_before_the_manifest_is_made_good(rooms):
     move = Move(rooms)
     [file] = move.landed.manifest.files
-    rooms.store.copy(file.key, file.key.replace("/landing/", "/archived/"))
+    rooms.store.copy(file.key, file.key.replace("/landing/", "/archived/"), file.size)
     move.copy()
     move.vacate()
     move.check()
@@ -138,7 +139,7 @@ def test_nothing_is_deleted_when_another_run_landed_meanwhile(rooms):
     stale, archived = move.landed, move.manifests.require("archived", DAY).manifest
     move.land(ROWS[:3])
     with pytest.raises(ConflictError):
-        vacate_landing(rooms.store, move.keys, stale, archived)
+        vacate_landing(rooms.store, move.keys, [stale], {DAY: archived})
     assert rooms.rows(move.manifests.require("landing", DAY).manifest) == ROWS[:3]
 
 
@@ -165,4 +166,4 @@ def test_another_runs_archive_is_not_overwritten(rooms):
     move.copy()
     landed = move.manifests.require("landing", DAY).manifest
     with pytest.raises(ConflictError):
-        copy_to_archive(rooms.store, move.keys, refit(landed, fingerprint="9-9"), None)
+        copy_to_archive(rooms.store, move.keys, [refit(landed, fingerprint="9-9")], {})

@@ -130,8 +130,8 @@ def test_what_has_moved_to_the_archive_is_no_longer_in_landing(rooms, spec):
     committed = rooms.batch(spec, "landing", COLUMNS, rows(3))
     show(rooms, spec, [committed.manifest], "landing")
     assert count(rooms, spec.asset("landing")) == 3
-    archived = copy_to_archive(rooms.store, keys, committed.manifest, None).manifest
-    vacate_landing(rooms.store, keys, committed, archived)
+    archived = copy_to_archive(rooms.store, keys, [committed.manifest], {})["2024-01-01"].manifest
+    vacate_landing(rooms.store, keys, [committed], {"2024-01-01": archived})
     show(rooms, spec, [archived], "archived")
     show(rooms, spec, [manifests.require("landing", "2024-01-01").manifest], "landing")
     assert count(rooms, spec.asset("archived")) == 3

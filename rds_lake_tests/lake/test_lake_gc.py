@@ -105,12 +105,12 @@ def test_landed_files_that_lie_in_the_archive_stay(rooms, spec):
     keys, manifests = TableKeys.of(spec), Manifests(rooms.store, TableKeys.of(spec))
     rooms.batch(spec, "landing", COLUMNS, [(1, "a")])
     landed = manifests.require("landing", "2024-01-01")
-    copied = copy_to_archive(rooms.store, keys, landed.manifest, None)
+    copied = copy_to_archive(rooms.store, keys, [landed.manifest], {})["2024-01-01"]
     # Killed before the archive's manifest: the copies are named by nobody, and the archive will go on with them.
     rooms.store.delete([keys.manifest("archived", "2024-01-01")])
     assert sweep(rooms, spec).objects == {}
-    copied = copy_to_archive(rooms.store, keys, landed.manifest, None)
-    vacate_landing(rooms.store, keys, landed, copied.manifest)
+    copied = copy_to_archive(rooms.store, keys, [landed.manifest], {})["2024-01-01"]
+    vacate_landing(rooms.store, keys, [landed], {"2024-01-01": copied.manifest})
     rooms.store.delete([keys.manifest("archived", "2024-01-01")])
     assert sweep(rooms, spec).objects == {}
     assert rooms.keys(f"{spec.table}/archived/") == [file.key for file in copied.manifest.files]

@@ -44,7 +44,7 @@ def archived_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinition
             landed = list(manifests.require_all("landing", partitions).values())
             copied = copy_to_archive(store, keys, [item.manifest for item in landed], current)
             kept = {key: item.manifest for key, item in copied.items()}
-            publish(catalog, store, spec, "archived", [item.committed for item in copied.values()])
+            publish(catalog, store, spec, "archived", [item.committed for item in copied.values()], before=current)
             vacated = [
                 replace(item, manifest=item.manifest.with_files(kept[item.manifest.partition].files)) for item in landed
             ]

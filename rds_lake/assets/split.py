@@ -59,7 +59,7 @@ def split_assets(spec: TableSpec, condition: Condition) -> dg.AssetsDefinition:
             for stage in STAGES:
                 extra = DISCARDED_GLUE_COLUMNS if stage == "discarded" else ()
                 made = [item[stage] for item in committed.values()]
-                publish(lake.catalog(), store, spec, stage, made, extra)
+                publish(lake.catalog(), store, spec, stage, made, extra, before=before[stage])
         both = {stage: {key: item[stage].manifest for key, item in committed.items()} for stage in STAGES}
         staged, discarded = (Batches(spec, stage, both[stage]) for stage in STAGES)
         context.log.info(f"Split {staged.rows + discarded.rows:,} rows: {staged.rows:,} valid, {discarded.rows:,} not.")

@@ -38,7 +38,15 @@ def read_agreed(store: ObjectStore, keys: TableKeys) -> Stored | None:
     Raises:
         PermanentError: the object is not one that rds_lake wrote.
     """
-    found = store.get(keys.schema)
+    return _stored(store, keys, store.get(keys.schema))
+
+
+def recall_agreed(store: ObjectStore, keys: TableKeys) -> Stored | None:
+    """As `read_agreed`, but as this process saw it last, if it ever did: others may have changed it meanwhile."""
+    return _stored(store, keys, store.recall(keys.schema) or store.get(keys.schema))
+
+
+def _stored(store: ObjectStore, keys: TableKeys, found: tuple[bytes, str] | None) -> Stored | None:
     if found is None:
         return None
     content, etag = found

@@ -10,16 +10,16 @@ before the table does, so that a crash in between is made good by the next one t
 A partition is read in the format of its own batch, which is not the table's after a change of `landing.format`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rds_lake.errors import PermanentError
-from rds_lake.lake.agreement import read_agreed
+from rds_lake.lake.agreement import Stored, read_agreed, recall_agreed
 from rds_lake.lake.keys import WHOLE_TABLE, TableKeys
 from rds_lake.lake.manifest import Committed, Manifest, Manifests
-from rds_lake.lake.store import ObjectStore, aws_errors
+from rds_lake.lake.store import ObjectStore, aws_errors, side_by_side
 from rds_lake.spec import Stage, TableSpec
 
 if TYPE_CHECKING:
@@ -30,6 +30,12 @@ PARTITION_LIMIT = 100
 
 DELETE_LIMIT = 25
 """Partitions of one delete request (Glue's own limit)."""
+
+_MISSING, _EXISTS = "EntityNotFoundException", "AlreadyExistsException"
+"""What Glue says of one partition of a request."""
+
+_Input = dict[str, Any]
+"""Glue's PartitionInput."""
 
 _FORMATS: Mapping[str, Mapping[str, Any]] = {
     "parquet": {
@@ -112,20 +118,34 @@ class Catalog:
         self.client = client
         self.database = database
 
-    def ensure_table(self, table: CatalogTable) -> None:
-        """Create the table, or bring it up to date."""
-        wanted = table.as_input()
+    def ensure_table(self, table: CatalogTable, renewed: Callable[[], CatalogTable] | None = None) -> CatalogTable:
+        """Create the table, or bring it up to date.
+
+        Args:
+            table: the table, maybe as it was wanted a moment ago.
+            renewed: gives the table as it is wanted now; asked only when the catalog's own is not as `table` says, so
+                that what is written is never out of date.
+
+        Returns:
+            The table as it stands in the catalog.
+        """
         with aws_errors(f"the Glue table {self.database}.{table.name}"):
             try:
                 present = self.client.get_table(DatabaseName=self.database, Name=table.name)["Table"]
             except self.client.exceptions.EntityNotFoundException:
-                self._create(wanted)
-                return
+                table = renewed() if renewed else table
+                self._create(table.as_input())
+                return table
+            if covers(present, table.as_input()):
+                return table
+            table = renewed() if renewed else table
+            wanted = table.as_input()
             if not covers(present, wanted):
                 self._realign(table)
                 if _HEADER in present.get("Parameters", {}):  # older partitions may be CSV still
                     wanted["Parameters"][_HEADER] = "1"
                 self.client.update_table(DatabaseName=self.database, TableInput=wanted, SkipArchive=True)  # type: ignore[arg-type]
+            return table
 
     def _realign(self, table: CatalogTable) -> None:
         """Give all registered partitions the table's columns; Parquet is read by name, and CSV is only added to."""
@@ -138,10 +158,10 @@ class Catalog:
             for item in found
         ]
         stale = [new for new, old in zip(wanted, found, strict=True) if not covers(old, new)]
-        for some in _chunks(stale, PARTITION_LIMIT):
-            self._update(table, some)
+        side_by_side(lambda some: self._update(table, some, ""), _chunks(stale, PARTITION_LIMIT))
 
-    def _update(self, table: CatalogTable, inputs: Sequence[dict[str, Any]]) -> None:
+    def _update(self, table: CatalogTable, inputs: Sequence[_Input], expected: str) -> list[_Input]:
+        """Point known partitions at new places; those that are not known, if that may be."""
         entries = [{"PartitionValueList": item["Values"], "PartitionInput": item} for item in inputs]
         with aws_errors(f"the partitions of {self.database}.{table.name}"):
             answer = self.client.batch_update_partition(
@@ -149,46 +169,73 @@ class Catalog:
                 TableName=table.name,
                 Entries=entries,  # type: ignore[arg-type]
             )
-        self._errors(answer, "")
+        refused = [error["PartitionValueList"] for error in self._errors(answer, expected)]
+        return [item for item in inputs if item["Values"] in refused]
+
+    def _add(self, table: CatalogTable, inputs: Sequence[_Input], expected: str) -> list[_Input]:
+        """Make partitions known; those that were known already, if that may be."""
+        with aws_errors(f"the partitions of {self.database}.{table.name}"):
+            answer = self.client.batch_create_partition(
+                DatabaseName=self.database,
+                TableName=table.name,
+                PartitionInputList=inputs,  # type: ignore[arg-type]
+            )
+        refused = [error["PartitionValues"] for error in self._errors(answer, expected)]
+        return [item for item in inputs if item["Values"] in refused]
 
     def _create(self, wanted: dict[str, Any]) -> None:
-        exists = self.client.exceptions.AlreadyExistsException
-        with suppress(exists):  # made by an earlier or another run: that is what is wanted
-            self.client.create_database(DatabaseInput={"Name": self.database, "Description": "The lake of rds_lake"})
+        try:
+            self._create_table(wanted)
+        except self.client.exceptions.EntityNotFoundException:
+            described = {"Name": self.database, "Description": "The lake of rds_lake"}
+            with suppress(self.client.exceptions.AlreadyExistsException):  # by another run: that is what is wanted
+                self.client.create_database(DatabaseInput=described)  # type: ignore[arg-type]
+            self._create_table(wanted)
+
+    def _create_table(self, wanted: dict[str, Any]) -> None:
         try:
             self.client.create_table(DatabaseName=self.database, TableInput=wanted)  # type: ignore[arg-type]
-        except exists:
+        except self.client.exceptions.AlreadyExistsException:  # made by another run meanwhile
             self.client.update_table(DatabaseName=self.database, TableInput=wanted)  # type: ignore[arg-type]
 
-    def register(self, table: CatalogTable, places: Mapping[str, BatchPlace]) -> None:
+    def register(self, table: CatalogTable, places: Mapping[str, BatchPlace], known: Collection[str] = ()) -> None:
         """Point partitions at their batches, whether they are known already or not.
 
         Args:
             table: the table.
             places: for each partition, where its current batch lies.
+            known: the partitions that are probably known. It saves a request to be right, and is no harm to be wrong.
         """
-        inputs = [
+        inputs: list[_Input] = [
             {"Values": [partition], "StorageDescriptor": table.storage(place)} for partition, place in places.items()
         ]
-        for some in _chunks(inputs, PARTITION_LIMIT):
-            with aws_errors(f"the partitions of {self.database}.{table.name}"):
-                answer = self.client.batch_create_partition(
-                    DatabaseName=self.database, TableName=table.name, PartitionInputList=some
-                )
-            known = [error["PartitionValues"][0] for error in self._errors(answer, "AlreadyExistsException")]
-            if changed := [item for item in some if item["Values"][0] in known]:
-                self._update(table, changed)
+        probably = [item for item in inputs if item["Values"][0] in known]
+        others = [item for item in inputs if item["Values"][0] not in known]
+
+        def update(some: Sequence[_Input]) -> None:
+            if missing := self._update(table, some, _MISSING):
+                self._add(table, missing, "")
+
+        def add(some: Sequence[_Input]) -> None:
+            if present := self._add(table, some, _EXISTS):
+                self._update(table, present, "")
+
+        side_by_side(update, _chunks(probably, PARTITION_LIMIT))
+        side_by_side(add, _chunks(others, PARTITION_LIMIT))
 
     def withdraw(self, table: CatalogTable, partitions: Iterable[str]) -> None:
         """Take partitions out of the catalog; those that are not there are no error."""
-        for some in _chunks(list(partitions), DELETE_LIMIT):
+
+        def withdraw(some: Sequence[str]) -> None:
             with aws_errors(f"the partitions of {self.database}.{table.name}"):
                 answer = self.client.batch_delete_partition(
                     DatabaseName=self.database,
                     TableName=table.name,
                     PartitionsToDelete=[{"Values": [partition]} for partition in some],
                 )
-            self._errors(answer, "EntityNotFoundException")
+            self._errors(answer, _MISSING)
+
+        side_by_side(withdraw, _chunks(list(partitions), DELETE_LIMIT))
 
     def all_places(self, name: str, partitioned: bool) -> dict[str, BatchPlace]:
         """Where the catalog says that a table's partitions lie, empty for a table that it does not know.
@@ -241,7 +288,7 @@ class Catalog:
                     f"Glue refused a partition of {self.database}: {detail.get('ErrorMessage', error)}.",
                     "Check the table in the Glue console, then materialise the partition again.",
                 )
-        return [{"PartitionValues": ["?"], **error} for error in errors]
+        return errors
 
 
 def place_in(storage: Mapping[str, Any]) -> BatchPlace:
@@ -273,6 +320,7 @@ def publish(
     stage: Stage,
     committed: Sequence[Committed],
     extra_columns: tuple[tuple[str, str], ...] = (),
+    before: Mapping[str, Committed] | None = None,
 ) -> None:
     """Register batches that were just committed, and whatever has taken their place meanwhile.
 
@@ -287,11 +335,14 @@ def publish(
         committed: the batches, of one table and stage. Batches whose files lie in another stage (landed ones that have
             been archived) and those without rows are withdrawn.
         extra_columns: names and Glue types of columns that the stage adds to the source's.
+        before: the batches that these took the place of, by partition: those that the catalog probably knows.
     """
-    manifests = Manifests(store, TableKeys.of(spec))
+    keys = TableKeys.of(spec)
+    manifests = Manifests(store, keys)
+    known = {partition for partition, item in (before or {}).items() if _is_inside(keys, stage, item.manifest)}
     todo = list(committed)
     while todo:
-        _register(catalog, store, spec, stage, [item.manifest for item in todo], extra_columns)
+        _register(catalog, store, spec, stage, [item.manifest for item in todo], extra_columns, known)
         standing = manifests.etags(stage, [item.manifest.partition for item in todo])
         replaced = [item.manifest.partition for item in todo if standing.get(item.manifest.partition) != item.etag]
         todo = list(manifests.read_all(stage, replaced).values())
@@ -304,6 +355,7 @@ def _register(
     stage: Stage,
     manifests: Sequence[Manifest],
     extra_columns: tuple[tuple[str, str], ...],
+    known: Collection[str],
 ) -> None:
     keys = TableKeys.of(spec)
     inside = {m.partition: m for m in manifests if _is_inside(keys, stage, m)}
@@ -311,21 +363,22 @@ def _register(
     whole = keys.stage(stage)
     if spec.partition_column is None:
         whole = place_of(keys, stage, newest) or ""
-    stored = read_agreed(store, keys)
-    columns = tuple(item.column for item in stored.agreed.columns) if stored else newest.columns
-    table = CatalogTable(
-        name=spec.asset(stage).lower(),
-        columns=tuple((column.name.lower(), column.mapped.glue) for column in columns) + extra_columns,
-        partition_column=spec.partition_column,
-        location=store.url(whole),
-        format=newest.format,
-        description=spec.description,
-    )
-    catalog.ensure_table(table)
-    if spec.partition_column is not None:
-        catalog.register(
-            table, {partition: BatchPlace(store.url(_folder(m)), m.format) for partition, m in inside.items()}
+
+    def described(stored: Stored | None) -> CatalogTable:
+        columns = tuple(item.column for item in stored.agreed.columns) if stored else newest.columns
+        return CatalogTable(
+            name=spec.asset(stage).lower(),
+            columns=tuple((column.name.lower(), column.mapped.glue) for column in columns) + extra_columns,
+            partition_column=spec.partition_column,
+            location=store.url(whole),
+            format=newest.format,
+            description=spec.description,
         )
+
+    table = catalog.ensure_table(described(recall_agreed(store, keys)), lambda: described(read_agreed(store, keys)))
+    if spec.partition_column is not None:
+        places = {partition: BatchPlace(store.url(_folder(m)), m.format) for partition, m in inside.items()}
+        catalog.register(table, places, known)
         catalog.withdraw(table, [m.partition for m in manifests if m.partition not in inside])
 
 

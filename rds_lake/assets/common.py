@@ -22,6 +22,7 @@ from dagster._core.storage.tags import (
 
 from rds_lake.errors import PermanentError, TransientError
 from rds_lake.extract.types import Column, arrow_schema
+from rds_lake.lake.batch import HEAD_ROWS
 from rds_lake.lake.files import open_batches
 from rds_lake.lake.keys import WHOLE_TABLE
 from rds_lake.lake.manifest import Manifest
@@ -34,8 +35,6 @@ Condition = dg.AutomationCondition[Any]
 
 Fact = Any
 """A metadata value of any kind that Dagster takes."""
-
-PREVIEW_ROWS = 5
 
 RETRIES = 3
 RETRY_SECONDS = 5
@@ -226,11 +225,14 @@ def preview(store: ObjectStore, spec: TableSpec, manifest: Manifest) -> Metadata
     if manifest.stage == "discarded":
         schema = pa.schema([*schema, *DISCARDED_FIELDS])
     shown = [name for name in schema.names if not spec.is_personal(name)]
-    try:
-        with open_batches(store, manifest.files[0], schema, manifest.format) as batches:
-            rows = next(batches).slice(0, PREVIEW_ROWS).select(shown).to_pylist()
-    except GoneError:  # another run has archived it meanwhile: nothing that this step has done is wrong
-        return None
+    first = manifest.head
+    if first is None:
+        try:
+            with open_batches(store, manifest.files[0], schema, manifest.format) as batches:
+                first = next(batches).slice(0, HEAD_ROWS)
+        except GoneError:  # another run has archived it meanwhile: nothing that this step has done is wrong
+            return None
+    rows = first.select(shown).to_pylist()
     head = f"| {' | '.join(shown)} |\n|{'---|' * len(shown)}\n"
     return MetadataValue.md(head + "\n".join(f"| {' | '.join(map(_cell, row.values()))} |" for row in rows))
 

@@ -15,6 +15,12 @@ from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Committed, File, Manifest, Manifests
 from rds_lake.lake.store import ObjectStore
 
+HEAD_ROWS = 5
+"""Rows that a batch keeps at hand for its preview."""
+
+HEAD_BYTES = 16 * 1024
+"""What they may take: the batches of thousands of partitions are held at once."""
+
 
 def new_batch_id(now: datetime | None = None) -> str:
     """An id for a batch whose content no input determines: sorts by time, never repeats."""
@@ -41,11 +47,14 @@ class BatchWriter:
         self._schema = schema
         self._files: list[File] = []
         self._spool: Spool | None = None
+        self._head: pa.RecordBatch | None = None
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append rows."""
         if not batch.num_rows:
             return
+        if not self.rows:
+            self._head = _head(batch)
         if self._spool is None:
             self._spool = Spool(self._schema, self._draft.format)
         self._spool.write(batch)
@@ -70,7 +79,7 @@ class BatchWriter:
         """
         spool = self._spool
         file = self._close(spool) if spool else None
-        done = self._draft.with_files([*self._files, *([file] if file else [])])
+        done = replace(self._draft, files=(*self._files, *([file] if file else [])), head=self._head)
         if current is not None and done.same_content(current) and is_whole(self._store, current):
             self.abandon()
             return replace(done, batch=current.batch, files=current.files)
@@ -102,6 +111,12 @@ class BatchWriter:
         spool.discard()
         self._spool = None
         self._files.append(file)
+
+
+def _head(batch: pa.RecordBatch) -> pa.RecordBatch | None:
+    """A copy of the first rows, which does not hold on to the others; None of rows that take much memory."""
+    first = batch.slice(0, HEAD_ROWS)
+    return first.take(pa.array(range(first.num_rows))) if first.nbytes <= HEAD_BYTES else None
 
 
 def is_whole(store: ObjectStore, manifest: Manifest) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pyarrow as pa
+
 from rds_lake.errors import PermanentError
 from rds_lake.extract.types import Column
 from rds_lake.lake.keys import TableKeys
@@ -55,6 +57,7 @@ class Manifest:
         details: counts worth keeping: rows discarded by rule, values made NULL by column (`nulled_<column>`).
         source_unique: whether the source itself keeps the table's key unique.
         shape: digest of the agreed columns that it was landed in; None in a manifest of an earlier version.
+        head: its first rows, if this process wrote it and they are short; not stored.
     """
 
     table: str
@@ -71,6 +74,7 @@ class Manifest:
     details: dict[str, int] = field(default_factory=dict)
     source_unique: bool = False
     shape: str | None = None
+    head: pa.RecordBatch | None = field(default=None, compare=False, repr=False)
 
     @property
     def rows(self) -> int:

@@ -5,6 +5,7 @@ reset      the connection is reset before the request is passed on
 swallowed  the server does the work, then the connection is reset: the answer is lost
 stalled    nothing happens until the client has lost patience
 late       the server does the work, the answer comes when the client has lost patience
+torn       the answer breaks off in its middle
 """
 
 import http.client
@@ -99,6 +100,10 @@ class _Handler(BaseHTTPRequestHandler):
         if kind in {"swallowed", "late"}:
             self._break_off(kind)
             return
+        if kind == "torn":
+            self._answer(status, headers, answer, sent=len(answer) // 2)
+            self._break_off(kind)
+            return
         self._answer(status, headers, answer)
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _any  # noqa: N815 - the names that http.server asks for
@@ -116,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             connection.close()
 
-    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes, sent: int | None = None) -> None:
         self.send_response_only(status)
         length = str(len(body))
         for name, value in headers:
@@ -127,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", length)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[:sent])
 
     def _break_off(self, kind: str) -> None:
         if kind in {"stalled", "late"}:

@@ -1,5 +1,6 @@
 """Servers that fail in the middle of a sync: S3 on a bad day, each server killed and restarted, a full disk."""
 
+import io
 import random
 import re
 import subprocess
@@ -18,7 +19,8 @@ from pipeline import World, make_world, order_rows, write_dagster_home
 from scenes import job_of, valid_status
 from witness import Content, Subject, Watch, judge
 
-from rds_lake.lake.store import ConflictError, ObjectStore
+from rds_lake.errors import TransientError
+from rds_lake.lake.store import READ_ATTEMPTS, ConflictError, ObjectStore
 from rds_lake.local import stack as local_stack
 from rds_lake.resources.services import LakeResource
 
@@ -55,6 +57,22 @@ def test_a_conditional_write_that_another_run_won_has_lost_even_when_the_answer_
             store.put_if(key, b"mine", etag=None)
     assert day.done["swallowed"] == 1
     assert world.get(key) == b"the other's"
+
+
+def test_an_object_whose_sending_breaks_off_is_read_again(world: World) -> None:
+    key, content = "torn/part-00000.parquet", bytes(range(256)) * 8000
+    world.put(key, content)
+    with bad_day(world.environ["AWS_ENDPOINT_URL"], At("^GET ", ["torn"] * 2)) as (address, day):
+        target = io.BytesIO()
+        lake_through(world, address).download(key, target, len(content))
+    assert (day.done["torn"], target.getvalue() == content) == (2, True)
+    always = At("^GET ", ["torn"] * 9)
+    with (
+        bad_day(world.environ["AWS_ENDPOINT_URL"], always) as (address, day),
+        pytest.raises(TransientError, match="Try again"),
+    ):
+        lake_through(world, address).get(key)
+    assert day.done["torn"] == READ_ATTEMPTS
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from rds_lake.extract.types import Column
 from rds_lake.lake.archive import copy_to_archive, vacate_landing
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifests
-from rds_lake.lake.store import ConflictError
+from rds_lake.lake.store import FEW, ConflictError
 
 COLUMNS = (Column("id", "int(11)", nullable=False), Column("at", "datetime"))
 ROWS = [(n, datetime(2024, 1, 1, n)) for n in range(5)]  # noqa: DTZ001 - the cursor's clock
@@ -131,6 +131,33 @@ def test_an_empty_batch_is_archived_as_one_without_files(rooms):
     assert move.copy().moved == 0
     move.vacate()
     assert move.manifests.require("archived", DAY).manifest.rows == 0
+
+
+def test_many_partitions_move_together_from_wherever_a_crash_left_each(rooms):
+    spec = daily(rooms.name())
+    keys, manifests = TableKeys.of(spec), Manifests(rooms.store, TableKeys.of(spec))
+    days = [f"2024-01-{day:02}" for day in range(1, FEW + 4)]
+    for day in days:
+        rooms.batch(spec, "landing", COLUMNS, ROWS if day != days[3] else [], partition=day)
+
+    def move(some):
+        landed = manifests.require_all("landing", some)
+        current = manifests.read_all("archived", some)
+        copied = copy_to_archive(rooms.store, keys, [item.manifest for item in landed.values()], current)
+        return landed, {day: item.manifest for day, item in copied.items()}
+
+    move(days[:1])  # killed before the pointer moved
+    landed, archived = move(days[1:2])  # killed when the originals had gone, before the pointer moved
+    rooms.store.delete([file.key for file in landed[days[1]].manifest.files])
+    landed, archived = move(days[2:3])  # done already
+    vacate_landing(rooms.store, keys, list(landed.values()), archived)
+    landed, archived = move(days)
+    vacate_landing(rooms.store, keys, list(landed.values()), archived)
+    assert rooms.keys(keys.stage("landing")) == []
+    assert len(rooms.keys(keys.stage("archived"))) == len(days) - 1
+    assert {day: item.manifest.files for day, item in manifests.require_all("landing", days).items()} == {
+        day: item.files for day, item in archived.items()
+    }
 
 
 def test_nothing_is_deleted_when_another_run_landed_meanwhile(rooms):

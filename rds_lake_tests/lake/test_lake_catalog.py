@@ -4,13 +4,16 @@ import time
 from datetime import datetime
 
 import pytest
-from rooms import as_committed, daily, refit, table_spec
+from rooms import FENCE, as_committed, daily, refit, table_spec
 
+from rds_lake.extract.contract import Agreed, AgreedColumn
 from rds_lake.extract.types import Column
+from rds_lake.lake.agreement import agreed_to_json, recall_agreed
 from rds_lake.lake.archive import copy_to_archive, vacate_landing
 from rds_lake.lake.catalog import PARTITION_LIMIT, BatchPlace, CatalogTable, publish
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifests
+from rds_lake.lake.store import ObjectStore
 
 COLUMNS = (Column("id", "int(11)", nullable=False), Column("At", "datetime"), Column("v", "varchar(20)"))
 
@@ -183,9 +186,10 @@ def test_more_partitions_than_one_request_takes_are_registered_moved_and_withdra
     names = [f"p{number:03}" for number in range(PARTITION_LIMIT + 30)]
     table = CatalogTable(rooms.name(), (("id", "int"),), "day", f"s3://{rooms.store.bucket}/x/", "parquet")
     rooms.catalog.ensure_table(table)
-    for place in ("a", "b"):
+    for place, known in (("a", names[:20]), ("b", names[10:50])):  # some of both are wrong, which does no harm
         locations = {name: f"s3://{rooms.store.bucket}/x/{name}/{place}/" for name in names}
-        rooms.catalog.register(table, {name: BatchPlace(location, "parquet") for name, location in locations.items()})
+        places = {name: BatchPlace(location, "parquet") for name, location in locations.items()}
+        rooms.catalog.register(table, places, known)
         assert partitions(rooms, table.name) == locations
     rooms.catalog.withdraw(table, names[:60])
     assert partitions(rooms, table.name).keys() == set(names[60:])
@@ -198,6 +202,22 @@ def test_a_changed_table_is_brought_up_to_date(rooms):
     rooms.catalog.ensure_table(refit(table, columns=(("id", "bigint"), ("v", "string"))))
     found = rooms.catalog.client.get_table(DatabaseName=rooms.catalog.database, Name=table.name)["Table"]
     assert [item["Type"] for item in found["StorageDescriptor"]["Columns"]] == ["bigint", "string"]
+
+
+def test_a_run_that_remembers_an_older_agreement_does_not_narrow_the_table(rooms, spec):
+    others, key = ObjectStore(rooms.store.client, rooms.store.bucket), TableKeys.of(spec).schema
+    columns = tuple(AgreedColumn(column, column.type, FENCE) for column in COLUMNS)
+    older, newer = (Agreed(1, FENCE, columns[:number]) for number in (2, 3))
+    etag = rooms.store.put_if(key, agreed_to_json(older), etag=None)
+    show(rooms, spec, [landed(rooms, spec, 1, 2)])
+    others.put_if(key, agreed_to_json(newer), etag=etag)
+    publish(rooms.catalog, others, spec, "staging", as_committed([landed(rooms, spec, 2, 2)]))
+    show(rooms, spec, [landed(rooms, spec, 3, 2)])
+    assert recall_agreed(rooms.store, TableKeys.of(spec)).agreed == newer
+    name, where = spec.asset("staging"), {"DatabaseName": rooms.catalog.database}
+    table = rooms.catalog.client.get_table(**where, Name=name)["Table"]
+    found = [table, *rooms.catalog.client.get_partitions(**where, TableName=name)["Partitions"]]
+    assert [len(item["StorageDescriptor"]["Columns"]) for item in found] == [3] * 4
 
 
 def test_publishing_nothing_makes_no_table(rooms, spec):

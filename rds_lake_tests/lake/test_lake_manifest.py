@@ -10,7 +10,7 @@ from rds_lake.extract.types import Column
 from rds_lake.lake import store as stores
 from rds_lake.lake.keys import BatchFile, TableKeys, is_batch_file
 from rds_lake.lake.manifest import File, Manifest, Manifests
-from rds_lake.lake.store import ConflictError, ObjectStore, side_by_side
+from rds_lake.lake.store import FEW, ConflictError, ObjectStore, side_by_side
 
 COLUMNS = (Column("id", "int(11)", nullable=False), Column("at", "datetime"))
 FILES = (File("orders/staging/p/a.parquet", 10, 2, "aa"), File("orders/staging/p/b.parquet", 20, 3, "bb"))
@@ -178,6 +178,24 @@ def test_all_partitions_of_a_stage_are_listed_with_their_etags_and_no_others(roo
     assert [item.manifest.partition for item in found.values()] == ["2024-01-03", "2024-01-01"]
 
 
+def test_many_manifests_are_read_as_they_stand_whatever_this_process_remembers(rooms):
+    manifests, first = kept(rooms)
+    others = Manifests(ObjectStore(rooms.store.client, rooms.store.bucket), TableKeys.of(daily(first.table)))
+    partitions = [f"2024-01-{day:02}" for day in range(1, FEW + 3)]
+    mine = {key: manifests.commit(refit(first, partition=key), None) for key in partitions[1:]}
+    assert manifests.read_all("staging", partitions) == mine
+    mine[partitions[5]] = others.commit(refit(mine[partitions[5]].manifest, batch="2"), mine[partitions[5]])
+    mine[partitions[0]] = others.commit(refit(first, partition=partitions[0]), None)
+    rooms.store.delete([TableKeys.of(daily(first.table)).manifest("staging", partitions[-1])])
+    del mine[partitions[-1]]
+    found = manifests.read_all("staging", partitions)
+    assert found == mine
+    assert list(found) == partitions[:-1]
+    assert manifests.require_all("staging", partitions[:-1]) == mine
+    with pytest.raises(PermanentError, match=rf"the partition {partitions[-1]} has no batch in staging"):
+        manifests.require_all("staging", partitions)
+
+
 # --- the store -------------------------------------------------------------------------------------------------------
 
 
@@ -217,6 +235,32 @@ def test_more_objects_than_one_request_takes_are_deleted(rooms):
         assert keys == [f"{prefix}{number:04}" for number in range(30)]
         rooms.store.delete(keys)
     assert rooms.keys(prefix) == []
+
+
+def test_many_objects_are_found_among_others_by_a_listing_as_they_are_one_by_one(rooms):
+    prefix = f"{rooms.name()}/"
+    folders = [f"{prefix}{number:02}/" for number in range(30)]
+    side_by_side(lambda key: rooms.store.put(key, b"x"), [f"{folder}{name}" for folder in folders for name in "abc"])
+    for wanted in (folders[3:5], folders[2::2]):
+        keys = [f"{folder}{name}" for folder in wanted for name in "bd"]
+        assert sorted(rooms.store.find(keys)) == [key for key in keys if key.endswith("b")]
+        inside = [f"{folder}{name}" for folder in wanted for name in "abc"]
+        assert [item.key for item in rooms.store.inside(wanted)] == inside
+    assert rooms.store.find([]) == {}
+    assert list(rooms.store.inside([])) == []
+
+
+def test_what_is_remembered_is_bounded_and_never_taken_for_what_stands_there(rooms, monkeypatch):
+    monkeypatch.setattr(stores, "REMEMBERED_BYTES", 25)
+    store, prefix = ObjectStore(rooms.store.client, rooms.store.bucket), rooms.name()
+    etags = [store.put_if(f"{prefix}{number}", f"content {number}".encode(), etag=None) for number in range(3)]
+    assert store.recall(f"{prefix}0") is None, "the oldest went"
+    assert store.recall(f"{prefix}2") == (b"content 2", etags[2])
+    rooms.store.put(f"{prefix}2", b"another's")
+    changed = rooms.store.find([f"{prefix}2"])[f"{prefix}2"].etag
+    assert store.get_as(f"{prefix}2", etags[2]) == (b"content 2", etags[2])
+    assert store.get_as(f"{prefix}2", changed) == store.get(f"{prefix}2") == (b"another's", changed)
+    assert store.get_as(f"{prefix}0", etags[0]) == (b"content 0", etags[0])
 
 
 def test_a_large_object_is_sent_and_copied_in_parts(rooms, monkeypatch):

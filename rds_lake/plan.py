@@ -23,7 +23,7 @@ from rds_lake.lake.agreement import present_shape
 from rds_lake.lake.keys import WHOLE_TABLE, TableKeys
 from rds_lake.lake.layout import check_layout, check_partitions
 from rds_lake.lake.manifest import LOADED_FROM, Manifest, Manifests, lake_state
-from rds_lake.lake.store import ObjectStore
+from rds_lake.lake.store import ObjectStore, side_by_side
 from rds_lake.partitions import Window
 from rds_lake.quality.rules import Lookup, compile_rules
 from rds_lake.quality.split import needed_lookups
@@ -200,7 +200,7 @@ def examine(source: Source, store: ObjectStore, warehouse: Warehouse, spec: Tabl
     shape, is_agreed = present_shape(store, spec, table)
     keys = TableKeys.of(spec)
     manifests = Manifests(store, keys)
-    etags = {stage: manifests.partitions(stage) for stage in LAKE_STAGES}
+    etags = dict(zip(LAKE_STAGES, side_by_side(manifests.partitions, LAKE_STAGES), strict=True))
     complete = frozenset(set.intersection(*map(set, etags.values())))
     with warehouse.connect() as session:
         loaded = ledger.held(session, Target(spec, shape.columns))

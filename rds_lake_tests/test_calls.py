@@ -31,14 +31,14 @@ OF_A_FIRST_LOAD = {
 OF_ONE_ROW = {
     "s3.GetObject": 23,
     "s3.HeadObject": 6,
-    "s3.ListObjectsV2": 12,
+    "s3.ListObjectsV2": 10,
     "s3.PutObject": 9,
     "s3.CopyObject": 1,
     "s3.DeleteObjects": 1,
     "glue": 5 + 5,
 }
 
-OF_NOTHING = {"s3.GetObject": 1, "s3.ListObjectsV2": 8}
+OF_NOTHING = {"s3.GetObject": 1, "s3.ListObjectsV2": 7}
 
 
 @contextmanager

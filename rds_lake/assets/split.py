@@ -56,10 +56,14 @@ def split_assets(spec: TableSpec, condition: Condition) -> dg.AssetsDefinition:
             tell = progress.of(spec.asset("staging"), len(partitions))
             splitter = Splitter(store, spec, lookup_values(rds.source(), spec))
             committed, before = _split_all(store, spec, splitter, partitions, tell, again=is_again(context))
-            for stage in STAGES:
+            catalog = lake.catalog()
+
+            def show(stage: Stage) -> None:
                 extra = DISCARDED_GLUE_COLUMNS if stage == "discarded" else ()
                 made = [item[stage] for item in committed.values()]
-                publish(lake.catalog(), store, spec, stage, made, extra, before=before[stage])
+                publish(catalog, store, spec, stage, made, extra, before=before[stage])
+
+            side_by_side(show, STAGES)
         both = {stage: {key: item[stage].manifest for key, item in committed.items()} for stage in STAGES}
         staged, discarded = (Batches(spec, stage, both[stage]) for stage in STAGES)
         context.log.info(f"Split {staged.rows + discarded.rows:,} rows: {staged.rows:,} valid, {discarded.rows:,} not.")

@@ -5,6 +5,7 @@ stay beside the new ones, and every reader of the lake would count their rows tw
 """
 
 from collections.abc import Collection, Iterable
+from itertools import chain
 
 from rds_lake.errors import SpecError
 from rds_lake.lake.keys import WHOLE_TABLE, TableKeys, is_batch_file
@@ -13,7 +14,7 @@ from rds_lake.lake.store import ObjectStore
 from rds_lake.spec import Stage, TableSpec
 
 STAGES: tuple[Stage, ...] = ("archived", "landing")
-"""Where landed rows lie, under the folders of their partitions."""
+"""Where landed rows lie, under the folders of their partitions: alike in both, for whoever lands has checked it."""
 
 GLANCE = 10
 """Objects that are listed at once where the first one of a batch tells."""
@@ -36,13 +37,10 @@ def check_layout(store: ObjectStore, spec: TableSpec, landed: Collection[str] | 
     if not landed:
         return
     check_partitions(spec, landed, "the lake")
-    for stage in STAGES:
-        items = store.list(keys.stage(stage), page=GLANCE)
-        found = next((item.key for item in items if is_batch_file(item.key)), None)
-        if found is not None and (folder := folder_of(found)) != keys.partition_column:
-            raise _changed(
-                spec, f"the lake's folders are called '{folder}=', the YAML makes '{keys.partition_column}='"
-            )
+    items = chain.from_iterable(store.list(keys.stage(stage), page=GLANCE) for stage in STAGES)
+    found = next((item.key for item in items if is_batch_file(item.key)), None)
+    if found is not None and (folder := folder_of(found)) != keys.partition_column:
+        raise _changed(spec, f"the lake's folders are called '{folder}=', the YAML makes '{keys.partition_column}='")
 
 
 def check_partitions(spec: TableSpec, present: Iterable[str], where: str) -> None:

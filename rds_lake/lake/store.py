@@ -301,7 +301,7 @@ class ObjectStore:
             self.client.upload_fileobj(content, self.bucket, key, Config=self._transfer)
 
     def list(
-        self, prefix: str, *, first: str = "", last: str | None = None, page: int = 1000
+        self, prefix: str, *, first: str = "", last: str | None = None, page: int | None = None
     ) -> Iterator[StoredObject]:
         """All objects below a prefix, in the order of their keys.
 
@@ -309,12 +309,12 @@ class ObjectStore:
             prefix: the prefix.
             first: a key of an object to begin at; a few before it may come as well.
             last: the key to end at.
-            page: how many are asked for at once; each is read only when it is needed.
+            page: how many are asked for at once, if fewer than S3 gives by itself: for whoever needs only the first.
         """
-        after: dict[str, Any] = {"StartAfter": first[:-1]} if first else {}
-        pages = self.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=prefix, PaginationConfig={"PageSize": page}, **after
-        )
+        more: dict[str, Any] = {"StartAfter": first[:-1]} if first else {}
+        if page is not None:
+            more["PaginationConfig"] = {"PageSize": page}
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, **more)
         with aws_errors(self.url(prefix)):
             for items in pages:
                 for item in items.get("Contents", []):

@@ -23,7 +23,11 @@ from rds_lake.lake.store import CONCURRENCY, ObjectStore
 from rds_lake.settings import parse_database_url, required
 from rds_lake.warehouse.connection import Warehouse
 
-_BOTO = Config(max_pool_connections=2 * CONCURRENCY, retries={"mode": "standard", "max_attempts": 5})
+_BOTO = Config(
+    max_pool_connections=2 * CONCURRENCY,
+    retries={"mode": "standard", "max_attempts": 5},
+    user_agent="rds_lake",  # what CloudTrail shows; botocore's own is put together from its parts twice a request
+)
 
 
 def _moment(value: str) -> datetime:

@@ -222,13 +222,15 @@ class Collector:
         manifests = Manifests(self._store, keys)
         current = {other: manifests.read_all(other, partitions) for other in LAKE_STAGES}
         places = self._catalog.places(spec.asset(stage).lower(), spec.partitioning is not None, partitions)
+        objects = self._store.find([keys.manifest(stage, partition) for partition in current[stage]])
         found = {}
         for partition in partitions:
             held = tuple(current[other][partition].manifest for other in LAKE_STAGES if partition in current[other])
             place = places.get(partition)
+            stands = objects.get(keys.manifest(stage, partition))
             found[partition] = Standing(
                 batches=held,
-                since=self._store.modified(keys.manifest(stage, partition)) if partition in current[stage] else None,
+                since=stands.modified if stands else None,
                 place=self._store.key(place.location) if place else None,
             )
         return found

@@ -56,7 +56,9 @@ def landing_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinition:
                 for line in snapshot.fence.story():
                     context.log.info(line)
             batches = Batches(spec, "landing", {key: item.manifest for key, item in landed.items()})
-            publish(lake.catalog(), store, spec, "landing", [item.committed for item in landed.values()])
+            publish(
+                lake.catalog(), store, spec, "landing", [item.committed for item in landed.values()], before=replacing
+            )
             if spec.fetch_details:
                 source.append_fetch_details(spec.fetch_details, spec.source_name, fence)
         new = sum(item.new for item in landed.values())

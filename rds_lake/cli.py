@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rds_lake import settings
+from rds_lake import settings, startup
 from rds_lake.errors import ConfigError, RdsLakeError
 from rds_lake.partitions import Unit
 from rds_lake.wording import counted
@@ -314,6 +314,7 @@ def _sync(
     from rich.console import Console
 
     started = time.monotonic()
+    startup.leave_pandas_out()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Dagster's notes on its beta features are no business of a user's
         from rds_lake import console as view
@@ -402,6 +403,7 @@ def _load() -> tuple["Definitions", dict[str, "TableSpec"]]:
     """The code location and its tables."""
     import warnings
 
+    startup.leave_pandas_out()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Dagster's notes on its beta features are no business of a user's
         from rds_lake.loading import load_definitions
@@ -448,12 +450,15 @@ def main() -> None:
     """Run the command line; an error that we know is one line, not a traceback."""
     from dotenv import load_dotenv
 
+    startup.begin()
     load_dotenv(".env")
     try:
         app()
     except RdsLakeError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(MISUSED)
+    finally:
+        startup.end()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Loading the code location for a command: a mistake in a table's YAML becomes one line with file, line and key.
 
-`dg` shows such a mistake in its own way, so `rds_lake.definitions` itself lets Dagster's errors through.
+`dg` shows such a mistake in its own way, so `rds_lake.assembly` itself lets Dagster's errors through.
 """
 
 import dagster as dg
@@ -10,6 +10,7 @@ from dagster_shared.check import CheckError
 from dagster_shared.error import DagsterUnresolvableSymbolError
 from pydantic import ValidationError
 
+from rds_lake.assembly import build_definitions
 from rds_lake.errors import SpecError
 
 MISTAKES = (ComponentTreeException, yaml.YAMLError, DagsterUnresolvableSymbolError, CheckError)
@@ -23,10 +24,9 @@ def load_definitions() -> dg.Definitions:
         SpecError: a table's YAML is wrong.
     """
     try:
-        from rds_lake.definitions import defs  # noqa: PLC0415 - importing it is what may fail
+        return build_definitions(plugins=False)
     except MISTAKES as error:
         raise SpecError(explain(error), "Correct it; 'dg check defs' shows the lines.") from error
-    return defs
 
 
 def explain(error: BaseException) -> str:

@@ -29,6 +29,9 @@ pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 NOTHING_DONE = "Everything was in step already; nothing was done"
 
+HEAVY = ("pandas", "dagster_aws", "dagster_graphql", "dagster_webserver", "dagster_dg_core", "grpc", "uvicorn")
+"""Packages that take long to import and that no sync needs: the UI's, and other people's components."""
+
 
 @dataclass
 class Demo:
@@ -102,6 +105,29 @@ def test_the_sources_own_log_of_extractions_got_a_row_for_each_table(demo: Demo)
     assert rows == [("customers",), ("orders",)]
     late = demo.world.ask("SELECT COUNT(*) FROM fetch_details WHERE last_fetched > updated_at OR last_fetched IS NULL")
     assert late == [(0,)]
+
+
+def test_a_sync_that_finds_nothing_to_do_imports_nothing_that_it_does_not_need(demo: Demo) -> None:
+    code = f"""import sys
+sys.argv = ["rds-lake", "sync"]
+from rds_lake.cli import main
+try:
+    main()
+finally:
+    print("imported:", *[name for name in {HEAVY} if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **demo.world.environ},
+        cwd=demo.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert NOTHING_DONE in done.stdout
+    assert done.stdout.splitlines()[-1] == "imported:"
 
 
 def outside(objects: dict[str, str], partition: str) -> dict[str, str]:

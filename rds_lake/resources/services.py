@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import boto3
 import botocore.session
@@ -30,12 +30,11 @@ _BOTO = Config(
 )
 
 
-def _moment(value: str) -> datetime:
+def _moment(value: Any) -> datetime:  # noqa: ANN401 - whatever AWS sends
     """A time as AWS writes it. Botocore's own way takes most of the time of reading a listing of S3."""
-    try:
+    if isinstance(value, str) and value.endswith("Z"):
         return datetime.fromisoformat(value)
-    except (TypeError, ValueError):  # seconds since 1970, or the form of HTTP's headers
-        return parse_timestamp(value)
+    return parse_timestamp(value)  # seconds since 1970, or the form of HTTP's headers
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,32 @@
+"""Putting the code location together from a project's folder: its tables, the resources, and the automation sensor.
+
+Nothing here calls AWS or a database.
+"""
+
+from pathlib import Path
+
+import dagster as dg
+
+from rds_lake.automation import automation_sensor
+from rds_lake.resources.services import build_resources
+
+PROJECT = Path(__file__).parent.parent
+
+
+def build_definitions(project: Path = PROJECT, *, plugins: bool = True) -> dg.Definitions:
+    """All definitions of a project folder.
+
+    Args:
+        project: the folder that holds `pyproject.toml` and the package with the `defs` folder.
+        plugins: also describe every component of every installed package, for `dg` and the UI. That imports them all,
+            which would be half the start of a command.
+    """
+    return dg.Definitions.merge(
+        dg.load_from_defs_folder(path_within_project=project) if plugins else _tables(project),
+        dg.Definitions(resources=build_resources(), sensors=[automation_sensor()], executor=dg.in_process_executor),
+    )
+
+
+def _tables(project: Path) -> dg.Definitions:
+    tree = dg.ComponentTree.for_project(project)
+    return tree.build_defs(tree.defs_module_path)

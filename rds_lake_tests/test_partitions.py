@@ -199,5 +199,16 @@ def test_dagster_knows_the_partition_that_the_cursors_clock_is_in(unit, zone):
         assert spec.partitioning.key(clock) in partitions_def(spec).get_partition_keys(current_time=now)
 
 
+@pytest.mark.parametrize("unit", UNITS)
+def test_keys_that_are_kept_are_those_that_dagster_lists_anew_as_time_goes_on_or_back(unit):
+    theirs = partitions_def(zoned(unit, "Europe/Berlin"))
+    for text in ("2018-12-05T13:37:00", "2018-12-05T14:00:00", "2018-12-31T23:30:00", "2018-12-05T13:37:00"):
+        now = at(text).replace(tzinfo=ZoneInfo("UTC"))
+        kept = theirs.get_partition_keys(current_time=now)
+        assert kept == type(theirs).get_partition_keys(theirs, current_time=now)
+        kept.clear()  # whoever changes the list changes its own
+        assert theirs.get_partition_keys(current_time=now)
+
+
 def test_a_table_without_partitions_has_none_in_dagster_either():
     assert partitions_def(table_spec("t")) is None

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from math import ceil
 from typing import Any, TypedDict
 from zoneinfo import ZoneInfo
@@ -112,21 +113,51 @@ def definition_metadata(spec: TableSpec, stage: Stage) -> dict[str, Fact]:
 
 def partitions_def(spec: TableSpec) -> dg.TimeWindowPartitionsDefinition | None:
     """A table's partitions for Dagster, including the one that is still going on."""
-    partitioning, zone = spec.partitioning, spec.cursor.timezone if spec.cursor else "UTC"
-    if partitioning is None:
+    if spec.partitioning is None:
         return None
+    return _partitions_def(spec.partitioning, spec.cursor.timezone if spec.cursor else "UTC")
+
+
+@cache
+def _partitions_def(partitioning: Partitioning, zone: str) -> dg.TimeWindowPartitionsDefinition:
     common: dict[str, Any] = {"fmt": partitioning.key_format, "end_offset": 1}
     start = partitioning.start.strftime(partitioning.key_format)
     match partitioning.unit:
         case "hour":  # in UTC, where no hour is missing or doubled; the cursor's clock may be ahead of it
-            common["end_offset"] += hours_ahead_of_utc(spec.cursor.zone) if spec.cursor else 0
-            return dg.HourlyPartitionsDefinition(start_date=start, **common)
+            common["end_offset"] += hours_ahead_of_utc(ZoneInfo(zone))
+            return _listed_once(dg.HourlyPartitionsDefinition(start_date=start, **common))
         case "day":
-            return dg.DailyPartitionsDefinition(start_date=start, timezone=zone, **common)
+            return _listed_once(dg.DailyPartitionsDefinition(start_date=start, timezone=zone, **common))
         case "week":
-            return dg.WeeklyPartitionsDefinition(start_date=start, timezone=zone, day_offset=1, **common)
+            return _listed_once(dg.WeeklyPartitionsDefinition(start_date=start, timezone=zone, day_offset=1, **common))
         case "month":
-            return dg.MonthlyPartitionsDefinition(start_date=start, timezone=zone, **common)
+            return _listed_once(dg.MonthlyPartitionsDefinition(start_date=start, timezone=zone, **common))
+
+
+def _listed_once(definition: dg.TimeWindowPartitionsDefinition) -> dg.TimeWindowPartitionsDefinition:
+    """Have a definition keep the list of its keys until there is one more.
+
+    Dagster counts all keys again for each check of a run, to find that they are too many to look at. That takes 10
+    microseconds a key; a table that is cut into hours has 90,000 in ten years.
+    """
+    list_keys = definition.get_partition_keys
+    kept: dict[str | None, Sequence[str]] = {}
+
+    def get_partition_keys(
+        current_time: datetime | None = None,
+        dynamic_partitions_store: Any = None,  # noqa: ANN401 - Dagster's own form
+    ) -> Sequence[str]:
+        with dg.partition_loading_context(current_time, dynamic_partitions_store):
+            last = definition.get_last_partition_key()
+            keys = kept.get(last)
+            if keys is None:
+                keys = list_keys()
+                kept.clear()
+                kept[last] = keys
+            return list(keys)
+
+    definition.get_partition_keys = get_partition_keys  # type: ignore[method-assign]
+    return definition
 
 
 def hours_ahead_of_utc(zone: ZoneInfo) -> int:

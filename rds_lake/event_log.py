@@ -1,21 +1,25 @@
-"""Dagster's own records, kept quickly: its SQLite event log with connections that stay open.
+"""Dagster's own records, kept quickly: its SQLite event log with connections that stay open, and few transactions.
 
 A first load records some thousand events (a planned and a done one per partition and asset), and the stock storage
-opens and closes a database for each. Same files, same content, readable by every other Dagster process; used by
+opens and closes three databases for each. Same files, same content, readable by every other Dagster process; used by
 `rds-lake sync`, and only where dagster.yaml names no other storage. Whether a partition is done is not asked here but
-of the ledger, so `synchronous=NORMAL` (safe when a process dies, not when the power fails) risks no promise.
+of the ledger, so `synchronous=NORMAL` (safe when a process dies, not when the power fails) risks no promise, and
+neither do events that wait for the rest of their batch.
 """
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from dagster import DagsterInstance
-from dagster._core.instance import InstanceRef
-from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster import AssetObservation, DagsterEvent, DagsterEventType, DagsterInstance, EventLogEntry
+from dagster._core.events import ASSET_EVENTS, AssetObservationData, DagsterEventBatchMetadata
+from dagster._core.instance import RUNLESS_JOB_NAME, RUNLESS_RUN_ID, InstanceRef
+from dagster._core.storage.event_log import SqlEventLogStorageTable, SqliteEventLogStorage
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, create_engine
@@ -31,12 +35,16 @@ BUSY_SECONDS = 60
 
 INDEX = "index"
 
+BATCH = 500
+"""Events of one asset's step that are written together."""
+
 
 class OpenSqliteEventLogStorage(SqliteEventLogStorage):
     """Dagster's SQLite event log with one connection per database that stays open, used under its own lock."""
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._engines: dict[str, Engine] = {}
+        self._tables: set[str] = set()
         super().__init__(base_dir, inst_data)
 
     @classmethod
@@ -68,12 +76,45 @@ class OpenSqliteEventLogStorage(SqliteEventLogStorage):
             event.listen(self._engines[shard], "connect", _relax)
         return self._engines[shard]
 
+    def has_table(self, table_name: str) -> bool:
+        """Whether the index has a table; one that it has, it keeps."""
+        if table_name not in self._tables and super().has_table(table_name):
+            self._tables.add(table_name)
+        return table_name in self._tables
+
+    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
+        """Store events of one run in their order, those of assets together."""
+        for are_of_assets, some in groupby(events, _is_of_asset):
+            if are_of_assets:
+                self._store_asset_events(list(some))
+            else:
+                for event in some:
+                    self.store_event(event)
+
+    def _store_asset_events(self, events: Sequence[EventLogEntry]) -> None:
+        """What storing them one by one comes to, in one transaction for each of the two databases."""
+        rows = [self._event_to_row(event) for event in events]
+        insert = SqlEventLogStorageTable.insert()
+        with self.run_connection(events[0].run_id) as connection:
+            connection.execute(insert, rows)
+        with self.index_connection() as connection:
+            ids = [int(connection.execute(insert, row).lastrowid) for row in rows]
+            self._store_asset_event_tags(connection, events, ids)
+            # An asset's own row keeps what its last event of each kind says.
+            last = {(row["asset_key"], row["dagster_event_type"]): place for place, row in enumerate(rows)}
+            for place in sorted(last.values()):
+                self._store_asset_event(connection, events[place], ids[place])
+
     def dispose(self) -> None:
         """Close all connections."""
         for engine in self._engines.values():
             engine.dispose()
         self._engines.clear()
         super().dispose()
+
+
+def _is_of_asset(event: EventLogEntry) -> bool:
+    return event.is_dagster_event and event.dagster_event_type in ASSET_EVENTS
 
 
 def _relax(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's own connection
@@ -117,6 +158,7 @@ def open_dagster_instance() -> DagsterInstance:
             f"DAGSTER_HOME names {home}, which is no folder (its whole path is needed).",
             "Make the folder and put dagster.yaml into it, or start the local stack with 'rds-lake up'.",
         )
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(BATCH))  # Dagster's own switch; PostgreSQL profits as well
     reference = InstanceRef.from_dir(home)
     stock = reference.event_storage_data
     if stock is not None and stock.class_name == SqliteEventLogStorage.__name__:
@@ -127,3 +169,19 @@ def open_dagster_instance() -> DagsterInstance:
         }
         reference = InstanceRef.from_dir(home, overrides={"event_log_storage": config})
     return DagsterInstance.from_ref(reference)
+
+
+def report_observations(instance: DagsterInstance, found: Iterable[AssetObservation]) -> None:
+    """Record observations that belong to no run; the instance itself would take them one by one only."""
+    events = [
+        DagsterEvent(
+            event_type_value=DagsterEventType.ASSET_OBSERVATION.value,
+            event_specific_data=AssetObservationData(observation),
+            job_name=RUNLESS_JOB_NAME,
+        )
+        for observation in found
+    ]
+    batch = str(uuid4())
+    for number, each in enumerate(events, 1):
+        place = DagsterEventBatchMetadata(batch, is_end=number == len(events))
+        instance.report_dagster_event(each, RUNLESS_RUN_ID, batch_metadata=place)

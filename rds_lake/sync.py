@@ -22,7 +22,7 @@ from rds_lake.assets.common import AGAIN_TAG
 from rds_lake.assets.raw import SPEC_METADATA, observations
 from rds_lake.checks import VERIFIED, raw_result
 from rds_lake.errors import ConfigError, PermanentError, RdsLakeError, SpecError, TransientError
-from rds_lake.event_log import open_dagster_instance, recording
+from rds_lake.event_log import open_dagster_instance, recording, report_observations
 from rds_lake.extract.fence import REPORTED
 from rds_lake.extract.fingerprint import EMPTY
 from rds_lake.lake.keys import TableKeys
@@ -265,8 +265,7 @@ class Sync:
     def _record_observation(self, spec: TableSpec, seen: Observation, plan: Plan) -> None:
         """Tell Dagster of the partitions that changed, as an observation of the source would."""
         changed = {partition: seen.fingerprints.get(partition, EMPTY) for partition in plan.land}
-        for event in observations(spec, replace(seen, fingerprints=changed)):
-            self._instance.report_runless_asset_event(event)
+        report_observations(self._instance, observations(spec, replace(seen, fingerprints=changed)))
 
     def _run(
         self, spec: TableSpec, stages: Sequence[Stage], first: str, last: str, result: TableResult, *, again: bool

@@ -21,9 +21,8 @@ from rds_lake.extract.snapshot import open_snapshot
 from rds_lake.extract.stream import BLOCK_BYTES
 from rds_lake.extract.types import Column, arrow_schema
 from rds_lake.lake import files
-from rds_lake.lake.files import File, Spool, open_batches, row_sizes
+from rds_lake.lake.files import Spool, read_batches, row_sizes
 from rds_lake.lake.landing import land
-from rds_lake.lake.store import MIB, ObjectStore
 from rds_lake.warehouse.statements import Target
 
 __all__ = ["mysql_table", "rooms"]
@@ -413,26 +412,15 @@ def test_row_groups_end_by_size_wherever_the_rows_were_cut_before(rows, cuts):
         place += count
 
 
-def test_a_file_says_how_many_of_its_rows_can_be_held_together(rooms):
-    class Stored(ObjectStore):
-        def __init__(self, body: bytes) -> None:
-            self.body = body
-
-        def download(self, _: str, target: Any, size: int) -> None:
-            assert size == len(self.body)
-            target.write(self.body)
-
-    def at_once(sizes: list[int]) -> tuple[int, int]:
+def test_rows_that_are_read_back_come_in_batches_of_bounded_size():
+    def counts(sizes: list[int]) -> list[int]:
         spool = Spool(TEXTS, "parquet")
         spool.write(record_batch([(n, "x" * size, None) for n, size in enumerate(sizes)], TEXTS))
-        file = spool.finish("k")
-        body = spool.content.read()
+        spool.finish("k")
+        found = [batch.num_rows for batch in read_batches(spool.content, TEXTS, "parquet")]
         spool.discard()
-        with open_batches(Stored(body), File("k", file.size, 0, ""), TEXTS, "parquet") as batches:
-            return batches.at_once, sum(batch.num_rows for batch in batches)
+        return found
 
-    assert at_once([10] * 50) == (files.READ_ROWS, 50)
-    big = 5 * MIB
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "ROW_GROUP_BYTES", 10 * MIB)
-        assert at_once([10] * 5 + [big] * 5) == (2, 10)
+    assert counts([10] * 50) == [50]
+    assert counts([files.READ_BYTES * 2 // 5] * 5) == [2, 2, 1]
+    assert counts([files.READ_BYTES + 1] * 3) == [1, 1, 1]

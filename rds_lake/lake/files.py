@@ -7,7 +7,7 @@ changed.
 
 import errno
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any, Protocol
 
@@ -30,14 +30,23 @@ ROW_GROUP_BYTES = 64 * MIB
 WAITING_BYTES = 4 * MIB
 """What a file that waits for its end may hold of unwritten rows."""
 
-SPOOL_BYTES = 32 * MIB
+SPOOL_BYTES = 4 * MIB
 """What a file may take of memory before its spool moves to disk."""
 
 FILE_BYTES = 256 * MIB
 """Size at which a batch goes on in the next file: inside the 128 to 512 MB that Athena and Redshift like."""
 
-READ_ROWS = 65_536
-"""Rows of one batch that is read back."""
+READ_ROWS = ROW_GROUP_ROWS
+"""Rows of one batch that is read back, at most: a row group of narrow rows."""
+
+READ_BYTES = 16 * MIB
+"""Bytes of values at which a batch that is read back ends early, as far as the file tells its rows' average size."""
+
+REPEATED = 4
+"""How often a column's values must repeat, on average, for a dictionary of them to be worth its making."""
+
+SHORT_BYTES = 256
+"""Average size of a text up to which it is asked whether a dictionary is worth it."""
 
 CSV_BLOCK_BYTES = 16 * MIB
 """What the CSV reader takes at a time; a row must not be longer."""
@@ -96,14 +105,20 @@ def open_writer(sink: IO[bytes], schema: pa.Schema, file_format: str) -> _Writer
     """A writer of record batches into a file, as `parquet` or `csv`."""
     if file_format == "csv":
         return _CsvWriter(sink, schema)
-    return _RowGroups(pq.ParquetWriter(sink, schema, compression="zstd", coerce_timestamps="us"))
+    return _RowGroups(sink, schema)
 
 
 class _RowGroups:
-    """Gathers rows into row groups that end by count or by size, so that the bytes do not depend on how rows came."""
+    """Gathers rows into row groups that end by count or by size, so that the bytes do not depend on how rows came.
 
-    def __init__(self, writer: pq.ParquetWriter) -> None:
-        self._writer = writer
+    Nor do they depend on whether texts came as such or as a dictionary. Which columns get a dictionary in the file is
+    seen in its first row group: where values hardly repeat, making one takes longer than all the rest.
+    """
+
+    def __init__(self, sink: IO[bytes], schema: pa.Schema) -> None:
+        self._sink = sink
+        self._schema = schema
+        self._writer: pq.ParquetWriter | None = None
         self._waiting: list[pa.RecordBatch] = []
         self._rows = 0
         self._bytes = 0
@@ -125,8 +140,30 @@ class _RowGroups:
 
     def _flush(self) -> None:
         if self._rows:
-            self._writer.write_table(pa.Table.from_batches(self._waiting), row_group_size=ROW_GROUP_ROWS)
+            columns = [pa.chunked_array(self._alike(place)) for place in range(len(self._schema))]
+            self._writer = self._writer or self._opened(columns)
+            schema = self._writer.schema
+            arrays = [_as(column, field.type) for column, field in zip(columns, schema, strict=True)]
+            self._writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=ROW_GROUP_ROWS)
         self._waiting, self._rows, self._bytes = [], 0, 0
+
+    def _alike(self, place: int) -> list[pa.Array]:
+        """What is waiting of a column: as it came, or as plain values where only some came as a dictionary."""
+        chunks = [batch.column(place) for batch in self._waiting]
+        plain = self._schema.field(place).type
+        return chunks if len({chunk.type for chunk in chunks}) == 1 else [chunk.cast(plain) for chunk in chunks]
+
+    def _opened(self, columns: Sequence[pa.ChunkedArray]) -> pq.ParquetWriter:
+        repeated = [f for f, column in zip(self._schema, columns, strict=True) if _repeats(column, f.type)]
+        encoded = {field.name for field in repeated if pa.types.is_string(field.type)}
+        return pq.ParquetWriter(
+            self._sink,
+            pa.schema([f.with_type(_dictionary(f.type)) if f.name in encoded else f for f in self._schema]),
+            compression="zstd",
+            coerce_timestamps="us",
+            use_dictionary=[f"{f.name}.list.element" if pa.types.is_list(f.type) else f.name for f in repeated],
+            store_schema=False,  # it would say that the texts are dictionaries, to whoever reads them
+        )
 
     def settle(self) -> None:
         """Write what is waiting if it is much; no more rows will come."""
@@ -136,12 +173,39 @@ class _RowGroups:
     def close(self) -> None:
         """Write what is waiting, then the file's footer."""
         self._flush()
+        self._writer = self._writer or self._opened([pa.chunked_array([], field.type) for field in self._schema])
         self._writer.close()
 
     def abandon(self) -> None:
         """Let go of a file that nobody will read."""
         self._waiting, self._rows, self._bytes = [], 0, 0
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _dictionary(kind: pa.DataType) -> pa.DataType:
+    return pa.dictionary(pa.int32(), kind)
+
+
+def _repeats(column: pa.ChunkedArray, kind: pa.DataType) -> bool:
+    """Whether a column's values repeat often enough; those of a list, of which there are only labels, always do."""
+    if pa.types.is_list(kind):
+        return True
+    plain = column.cast(kind)
+    if plain.nbytes > SHORT_BYTES * len(plain):
+        return False
+    return len(plain.unique()) * REPEATED <= len(plain)
+
+
+def _as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
+    """A column as plain values, or as one dictionary that has just its values, in the order of their appearance."""
+    if not pa.types.is_dictionary(kind):
+        return column.cast(kind)
+    whole = column.cast(kind).unify_dictionaries().combine_chunks()
+    used = whole.indices.unique().drop_null()
+    places = np.zeros(len(whole.dictionary), dtype=np.int32)
+    places[used.to_numpy()] = np.arange(len(used), dtype=np.int32)
+    return pa.DictionaryArray.from_arrays(pa.array(places).take(whole.indices), whole.dictionary.take(used))
 
 
 def row_sizes(batch: pa.RecordBatch) -> "np.ndarray[Any, np.dtype[np.int64]]":
@@ -150,6 +214,9 @@ def row_sizes(batch: pa.RecordBatch) -> "np.ndarray[Any, np.dtype[np.int64]]":
     for column in batch.columns:
         if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
             sizes += pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False)
+        elif pa.types.is_dictionary(column.type):
+            lengths = pc.binary_length(column.dictionary).take(column.indices)
+            sizes += pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False)
         elif not pa.types.is_list(column.type):
             sizes += -(-column.type.bit_width // 8)
     return sizes
@@ -224,8 +291,17 @@ class Spool:
 
 
 @contextmanager
-def open_batches(store: ObjectStore, file: File, schema: pa.Schema, file_format: str) -> Iterator["Batches"]:
-    """The rows of a stored file as record batches of the given schema.
+def open_batches(
+    store: ObjectStore, file: File, schema: pa.Schema, file_format: str, *, dictionaries: bool = False
+) -> Iterator[Iterator[pa.RecordBatch]]:
+    """The rows of a stored file as record batches.
+
+    Args:
+        store: the lake's bucket.
+        file: the file.
+        schema: what the batches have: the file's columns, or some of them.
+        file_format: the file's format.
+        dictionaries: whether texts that the file keeps as a dictionary may come as one.
 
     Raises:
         RdsLakeError: the file is gone, S3 failed, or the temporary folder is full.
@@ -234,45 +310,39 @@ def open_batches(store: ObjectStore, file: File, schema: pa.Schema, file_format:
         with _temporary_space():
             store.download(file.key, content, file.size)
             content.seek(0)
-        yield read_batches(content, schema, file_format)
+        yield read_batches(content, schema, file_format, dictionaries=dictionaries)
 
 
-def read_batches(content: IO[bytes], schema: pa.Schema, file_format: str) -> "Batches":
-    """The rows of a file that stands at its start, as record batches of the given schema."""
+def read_batches(
+    content: IO[bytes], schema: pa.Schema, file_format: str, *, dictionaries: bool = False
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a file that stands at its start, as record batches of the given schema (see `open_batches`)."""
     if file_format == "csv":
-        return Batches(_csv_batches(content, schema))
-    file = pq.ParquetFile(content)
-    return Batches(_parquet_batches(file, schema), _at_once(file))
+        return _csv_batches(content, schema)
+    return _parquet_batches(content, schema, dictionaries=dictionaries)
 
 
-class Batches:
-    """The rows of a file as an iterator over record batches.
-
-    Attributes:
-        at_once: how many rows of the file can be held together, wherever they stand in it.
-    """
-
-    def __init__(self, batches: Iterator[pa.RecordBatch], at_once: int = READ_ROWS) -> None:
-        self._batches = batches
-        self.at_once = at_once
-
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
-        return self._batches
-
-    def __next__(self) -> pa.RecordBatch:
-        return next(self._batches)
+def _parquet_batches(content: IO[bytes], schema: pa.Schema, *, dictionaries: bool) -> Iterator[pa.RecordBatch]:
+    metadata = pq.read_metadata(content)
+    encoded = _encoded(metadata, schema) if dictionaries else set()
+    file = pq.ParquetFile(content, metadata=metadata, read_dictionary=sorted(encoded))
+    columns = None if len(schema) == metadata.num_columns else schema.names
+    wanted = pa.schema([f.with_type(_dictionary(f.type)) if f.name in encoded else f for f in schema])
+    for number in range(metadata.num_row_groups):  # one by one: a batch over several would be larger than each of them
+        group = metadata.row_group(number)
+        rows = READ_BYTES * group.num_rows // max(group.total_byte_size, 1)
+        for batch in file.iter_batches(max(1, min(READ_ROWS, rows)), row_groups=[number], columns=columns):
+            yield batch.cast(wanted)
 
 
-def _at_once(file: pq.ParquetFile) -> int:
-    """As many rows as the shortest row group but the last, which the end of the rows cut short."""
-    groups: list[int] = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups - 1)]
-    return min([READ_ROWS, *groups])
-
-
-def _parquet_batches(file: pq.ParquetFile, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    for number in range(file.num_row_groups):  # one by one: a batch over several would be larger than each of them
-        for batch in file.iter_batches(READ_ROWS, row_groups=[number]):
-            yield batch.cast(schema)
+def _encoded(metadata: pq.FileMetaData, schema: pa.Schema) -> set[str]:
+    """The text columns that a file keeps as dictionaries."""
+    texts = {field.name for field in schema if pa.types.is_string(field.type)}
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        chunks = (group.column(place) for place in range(group.num_columns))
+        texts -= {chunk.path_in_schema for chunk in chunks if not chunk.has_dictionary_page}
+    return texts
 
 
 def _csv_batches(content: IO[bytes], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -283,7 +353,11 @@ def _csv_batches(content: IO[bytes], schema: pa.Schema) -> Iterator[pa.RecordBat
         # An empty line is a row: the NULL of a table with one column.
         parse_options=pa.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
         convert_options=pa.csv.ConvertOptions(
-            column_types=types, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False
+            column_types=types,
+            include_columns=schema.names,
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
         ),
     )
     for batch in reader:

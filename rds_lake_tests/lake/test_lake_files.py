@@ -6,6 +6,7 @@ from decimal import Decimal
 from itertools import pairwise
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from rooms import bounded, record_batch
 
 from rds_lake.errors import SpecError
 from rds_lake.lake import files
-from rds_lake.lake.files import Spool, check_format, open_batches, open_writer
+from rds_lake.lake.files import Spool, check_format, open_batches, open_writer, read_batches
 from rds_lake.lake.manifest import File
 
 SCHEMA = pa.schema(
@@ -102,15 +103,64 @@ def test_hostile_column_names_come_back(rooms, file_format):
 
 @pytest.mark.parametrize("file_format", ["csv", "parquet"])
 @bounded(25)
-@given(cuts=st.lists(st.integers(0, 500), max_size=6))
-def test_the_bytes_do_not_depend_on_how_the_rows_came(file_format, cuts):
-    schema = pa.schema([pa.field("id", pa.int32()), pa.field("v", pa.string())])
-    whole = record_batch([(n, f"v{n % 7}" if n % 5 else None) for n in range(500)], schema)
+@given(cuts=st.lists(st.integers(0, 500), max_size=6), data=st.data())
+def test_the_bytes_do_not_depend_on_how_the_rows_came(file_format, cuts, data):
+    schema = pa.schema([pa.field("id", pa.int32()), pa.field("v", pa.string()), pa.field("w", pa.string())])
+    whole = record_batch([(n, f"v{n % 7}" if n % 5 else None, f"w{n}") for n in range(500)], schema)
     edges = [0, *sorted(cuts), 500]
     pieces = [whole.slice(left, right - left) for left, right in pairwise(edges)]
+    if file_format == "parquet":
+        pieces = [as_dictionaries(piece) if data.draw(st.booleans()) else piece for piece in pieces]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "ROW_GROUP_ROWS", 120)
         assert written(pieces, schema, file_format) == written([whole], schema, file_format)
+
+
+def as_dictionaries(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The texts as dictionaries that have other values too, in an order of their own."""
+    others = pa.array(["zz", "v6", "v0", "w1"])
+
+    def encoded(column: pa.Array) -> pa.Array:
+        every = pa.concat_arrays([others, column]).dictionary_encode()
+        return every.slice(len(others))
+
+    arrays = [encoded(column) if pa.types.is_string(column.type) else column for column in batch.columns]
+    return pa.record_batch(arrays, names=batch.schema.names)
+
+
+def test_texts_that_repeat_can_be_read_as_a_dictionary_and_no_others():
+    schema = pa.schema([pa.field(name, pa.string()) for name in ("few", "many", "a.b")])
+    lines = [(f"v{n % 7}" if n % 5 else None, f"w{n}", "x") for n in range(500)]
+    content = written([record_batch(lines, schema)], schema, "parquet")
+    [batch] = read_batches(io.BytesIO(content), schema, "parquet", dictionaries=True)
+    kinds = [pa.types.is_dictionary(column.type) for column in batch.columns]
+    assert kinds == [True, False, True]
+    assert [tuple(row.values()) for row in batch.to_pylist()] == lines
+    [plain] = read_batches(io.BytesIO(content), schema, "parquet")
+    assert plain.schema == schema
+    assert pq.read_schema(io.BytesIO(content)) == schema  # whoever else reads the file sees texts
+
+
+def test_values_that_hardly_repeat_get_no_dictionary(monkeypatch):
+    monkeypatch.setattr(files, "ROW_GROUP_ROWS", 100)
+    schema = pa.schema([pa.field("id", pa.int32()), pa.field("who", pa.int32()), pa.field("text", pa.string())])
+    batch = record_batch([(n, n % 9, f"{n % 3}") for n in range(250)], schema)
+    metadata = pq.read_metadata(io.BytesIO(written([batch], schema, "parquet")))
+    assert metadata.num_row_groups == 3
+    for number in range(3):
+        group = metadata.row_group(number)
+        assert [group.column(place).has_dictionary_page for place in range(3)] == [False, True, True]
+        used = {name for place in range(3) for name in group.column(place).encodings}
+        assert used <= {"PLAIN", "RLE", "RLE_DICTIONARY"}  # what every reader of Parquet's first version knows
+
+
+@pytest.mark.parametrize("file_format", ["csv", "parquet"])
+def test_some_of_the_columns_can_be_read(file_format):
+    schema = pa.schema([pa.field(name, pa.string()) for name in ("a", "b", "a.b")])
+    content = written([record_batch([("1", "2", "3")], schema)], schema, file_format)
+    some = pa.schema([schema.field("a.b"), schema.field("a")])
+    [batch] = read_batches(io.BytesIO(content), some, file_format)
+    assert batch.to_pylist() == [{"a.b": "3", "a": "1"}]
 
 
 def test_a_file_of_several_row_groups_reads_back_in_order(rooms, monkeypatch):

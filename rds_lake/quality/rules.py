@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -28,7 +29,10 @@ FILE = "_source_file"
 KEEPS = "_keeps_"
 """How the columns begin that hold, inside the query only, whether a row keeps a rule."""
 
-ROWS = "_keeps_rows"
+AT = f"{KEEPS}at"
+"""Position of a row among those that the rules are applied to, inside the query only."""
+
+ROWS = f"{KEEPS}rows"
 """The relation that rules are evaluated over, inside the query only. It can be read once, so no rule of a YAML may read
 it again: it is not called as anybody would guess.
 """
@@ -51,11 +55,13 @@ class CompiledRule:
         label: what `_failed_rules` calls it.
         condition: true for a valid row, false for any other.
         implied: whether it is made from the columns alone, so that nothing in the YAML can make it fail.
+        filled: the column that must not be NULL, if the condition says just that.
     """
 
     label: str
     condition: str
     implied: bool = False
+    filled: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,16 +96,38 @@ class CompiledRules:
         """A query that adds `_failed_rules` to every row: the labels of the broken rules, NULL when there are none."""
         if not self.rules:
             return f"SELECT *, NULL::VARCHAR[] AS _failed_rules FROM {relation}"
-        flags = ", ".join(f"{rule.condition} AS {KEEPS}{number}" for number, rule in enumerate(self.rules))
-        names = [f"{KEEPS}{number}" for number in range(len(self.rules))]
-        broken = ", ".join(
-            f"CASE WHEN NOT {name} THEN {literal(rule.label)} END" for name, rule in zip(names, self.rules, strict=True)
-        )
         return (
-            f"SELECT * EXCLUDE ({', '.join(names)}), CASE WHEN {' AND '.join(names)} THEN NULL "
-            f"ELSE list_filter([{broken}], lambda label: label IS NOT NULL) END AS _failed_rules "
-            f"FROM (SELECT *, {flags} FROM {relation}){self._in_order()}"
+            f"SELECT * EXCLUDE ({', '.join(self._kept)}), CASE WHEN {' AND '.join(self._kept)} THEN NULL "
+            f"ELSE {self._labels} END AS _failed_rules FROM (SELECT *, {self._flags} FROM {relation}){self._in_order()}"
         )
+
+    def keeps(self, relation: str, numbers: Sequence[int]) -> str:
+        """A query that says of each row whether it keeps some of the rules, in columns of the form `_keeps_0`."""
+        flags = [f"CAST({self.rules[n].condition} AS BOOLEAN) AS {KEEPS}{n}" for n in numbers]
+        return f"SELECT {', '.join(flags)} FROM {relation}"
+
+    def broken(self, relation: str) -> str:
+        """A query for the rows that break a rule, by where they stand, with the columns of `keeps`."""
+        return (
+            f"SELECT {AT}, {', '.join(self._kept)} FROM (SELECT {AT}, {self._flags} FROM {relation}) "
+            f"WHERE NOT ({' AND '.join(self._kept)})"
+        )
+
+    @property
+    def _kept(self) -> list[str]:
+        """For each rule the column that says whether a row keeps it."""
+        return [f"{KEEPS}{number}" for number in range(len(self.rules))]
+
+    @property
+    def _flags(self) -> str:
+        return ", ".join(f"{rule.condition} AS {name}" for rule, name in zip(self.rules, self._kept, strict=True))
+
+    @property
+    def _labels(self) -> str:
+        """The labels of the rules that a row does not keep."""
+        named = zip(self._kept, self.rules, strict=True)
+        cases = ", ".join(f"CASE WHEN NOT {name} THEN {literal(rule.label)} END" for name, rule in named)
+        return f"list_filter([{cases}], lambda label: label IS NOT NULL)"
 
     def _in_order(self) -> str:
         """What brings rows back into the order of the landed file, which a rule over many rows does not keep."""
@@ -143,7 +171,14 @@ def compile_rules(
     compared = tuple(dict.fromkeys(looked_up))
     newest_first = [f"{quote(spec.cursor.column)} DESC NULLS LAST"] if spec.cursor else []
     order = ", ".join([*newest_first, FILE, ROW])
-    compiled = [CompiledRule(rule.label, _condition(rule, compared, order)) for rule in rules]
+    compiled = [
+        CompiledRule(
+            rule.label,
+            _condition(rule, compared, order),
+            filled=rule.column if isinstance(rule, NotNull) else None,
+        )
+        for rule in rules
+    ]
     fitting = [CompiledRule(label, condition, implied=True) for label, condition in fit_conditions(carried)]
     return CompiledRules(rules=(*compiled, *fitting), compared=compared)
 
@@ -269,12 +304,56 @@ def try_rules(connection: duckdb.DuckDBPyConnection, rules: CompiledRules, table
         if rule.implied:
             continue
         try:
-            connection.execute(f"SELECT *, {rule.condition} FROM {ROWS}").fetchall()
+            tried = connection.execute(f"SELECT *, CAST({rule.condition} AS BOOLEAN) FROM {ROWS}").to_arrow_table()
+            if (values := tried.num_columns - len(schema)) != 1:
+                raise duckdb.BinderException(f"it has {values} values for one row")
         except duckdb.Error as error:
             raise SpecError(
                 f"{table}: the rule {rule.label} cannot be applied: {str(error).splitlines()[0]}.",
                 f"A rule sees the columns of one row, and no table. Correct it in defs/{table}/defs.yaml.",
             ) from error
+
+
+def columns_read(
+    connection: duckdb.DuckDBPyConnection, rules: CompiledRules, names: Sequence[str]
+) -> tuple[frozenset[str], ...]:
+    """For each rule the columns that it reads, of those that there are; all where a rule does not name what it reads.
+
+    The engine's own parser tells. A name that it tells may also be a lambda's or a lookup's own, which does no harm.
+
+    Args:
+        connection: the engine.
+        rules: the rules, each of which it can apply.
+        names: the columns.
+    """
+    [(tree,)] = connection.execute(
+        "SELECT json_serialize_sql(?)", [rules.keeps(ROWS, range(len(rules.rules)))]
+    ).fetchall()
+    conditions = json.loads(tree)["statements"][0]["node"]["select_list"]
+    return tuple(_columns_of(condition, names) for condition in conditions)
+
+
+def _columns_of(condition: Any, names: Sequence[str]) -> frozenset[str]:  # noqa: ANN401 - it is JSON
+    kinds, found = _named(condition)
+    if kinds & {"STAR", "POSITIONAL_REFERENCE"} or ROWS in found:
+        return frozenset(names)
+    return frozenset(name for name in names if name.lower() in found)
+
+
+def _named(tree: Any) -> tuple[set[str], set[str]]:  # noqa: ANN401 - it is JSON
+    """The kinds of expressions in a parsed statement, and the names in it, in lower case."""
+    kinds: set[str] = set()
+    names: set[str] = set()
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            kinds.add(str(node.get("class")))
+            names.update(name.lower() for name in node.get("column_names", ()))
+            pending += node.values()
+        elif isinstance(node, list):
+            pending += node
+    return kinds, names
 
 
 def engine_settings(scratch: str) -> dict[str, str | bool | int | float | list[str]]:

@@ -1,18 +1,16 @@
 """The split: one pass over a landed batch; valid rows go to staging, the others to discarded with the reasons.
 
-DuckDB evaluates the rules over the rows as they stream through; the batches themselves are written by
-`rds_lake.lake.batch`. Each landed row ends in exactly one of the two, which is counted here as well as checked later.
+Rows are read and judged (`rds_lake.quality.judge`) in one thread, while those before them are written by
+`rds_lake.lake.batch` in another. Each landed row ends in exactly one of the two, which is counted here as well as
+checked later.
 """
 
-import shutil
-import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain
-from tempfile import mkdtemp
-from threading import Lock
+from typing import TypeVar
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,19 +21,8 @@ from rds_lake.lake.files import open_batches
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifest
 from rds_lake.lake.store import ObjectStore
-from rds_lake.quality.rules import (
-    FILE,
-    KEEPS,
-    ROW,
-    ROWS,
-    CompiledRules,
-    Lookup,
-    applying_rules,
-    compile_rules,
-    engine_settings,
-    fill_lookups,
-    try_rules,
-)
+from rds_lake.quality.judge import Judge, Judged, Rows
+from rds_lake.quality.rules import FILE, KEEPS, ROW, CompiledRules, Lookup, compile_rules
 from rds_lake.spec import Stage, TableSpec
 
 DISCARDED_FIELDS = (
@@ -52,6 +39,9 @@ DISCARDED_GLUE_COLUMNS = (
     (FILE, "string"),
     (ROW, "bigint"),
 )
+
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -81,11 +71,7 @@ class Splitter:
         self._spec = spec
         self._keys = TableKeys.of(spec)
         self._lookup_values = lookup_values
-        self._engine = Lock()
-        self._ready: pa.Schema | None = None
-        scratch = mkdtemp(prefix="rds_lake-")
-        weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
-        self._database = duckdb.connect(config=engine_settings(scratch))
+        self._judge = Judge(lookup_values)
 
     def rules(self, landed: Manifest) -> CompiledRules:
         """The rules for a landed batch."""
@@ -117,13 +103,13 @@ class Splitter:
         invalid = BatchWriter(self._store, self._keys, drafts["discarded"], pa.schema([*schema, *DISCARDED_FIELDS]))
         broken: dict[str, int] = {}
         try:
-            for batch in self._evaluated(landed, schema, rules):
-                failed = batch.column("_failed_rules")
-                valid.write(batch.filter(failed.is_null()).select(schema.names).cast(schema))
-                rest = batch.filter(failed.is_valid())
-                if rest.num_rows:
-                    invalid.write(_discard(rest, landed.batch, schema))
-                    _count(rest.column("_failed_rules"), broken)
+            judged = self._judge.judged(landed, rules, lambda dictionaries: self._rows(landed, schema, dictionaries))
+            with _ahead(judged) as parts:
+                for part in parts:
+                    valid.write(part.valid())
+                    if len(part.bad):
+                        invalid.write(_discarded(part, landed.batch))
+                        _count(part.reasons, broken)
             done = Split(valid.finish(staged), replace(invalid.finish(discarded), details=dict(sorted(broken.items()))))
         except BaseException:
             valid.abandon()
@@ -144,43 +130,32 @@ class Splitter:
         stages: tuple[Stage, ...] = ("staging", "discarded")
         return {stage: replace(common, stage=stage) for stage in stages}
 
-    def _evaluated(self, landed: Manifest, schema: pa.Schema, rules: CompiledRules) -> Iterator[pa.RecordBatch]:
-        marked = pa.schema([*schema, pa.field(FILE, pa.string()), pa.field(ROW, pa.int64())])
-        at_once: list[int] = []
-        rows = self._landed_rows(landed, schema, marked, at_once)
-        first = next(rows, None)  # fetched before the engine is taken, so that others may use it meanwhile
-        if first is None:
-            return
-        with self._engine:  # one query at a time: DuckDB calls back into Python for the rows
-            connection = self._database
-            if marked != self._ready:
-                fill_lookups(connection, rules, self._lookup_values, landed.table, landed.columns)
-                try_rules(connection, rules, landed.table, marked)
-                self._ready = marked
-            batches = chain([first], rows)
-            # The engine reads ahead and counts the rows, not their bytes: a portion is what it may hold of wide ones.
-            for portion in ([batch] for batch in batches) if rules.row_by_row else [batches]:
-                connection.register(ROWS, pa.RecordBatchReader.from_batches(marked, portion))
-                try:
-                    with applying_rules(landed.table, f"the partition {landed.partition}"):
-                        yield from connection.execute(rules.select(ROWS)).to_arrow_reader(at_once[0])
-                finally:
-                    connection.unregister(ROWS)
-
-    def _landed_rows(
-        self, landed: Manifest, schema: pa.Schema, marked: pa.Schema, at_once: list[int]
-    ) -> Iterator[pa.RecordBatch]:
+    def _rows(self, landed: Manifest, schema: pa.Schema, dictionaries: bool) -> Iterator[Rows]:
+        before = 0
         for file in landed.files:
             name = file.key.rsplit("/", 1)[-1]
-            first = 0
-            with open_batches(self._store, file, schema, landed.format) as batches:
-                at_once.append(batches.at_once)
+            first = before
+            with open_batches(self._store, file, schema, landed.format, dictionaries=dictionaries) as batches:
                 for batch in batches:
-                    count = batch.num_rows
-                    names = pa.array([name], pa.string()).take(pa.array([0] * count, pa.int32()))
-                    rows = pa.array(range(first, first + count), pa.int64())
-                    yield pa.record_batch([*batch.columns, names, rows], schema=marked)
-                    first += count
+                    yield Rows(batch, name, before - first, before)
+                    before += batch.num_rows
+
+
+@contextmanager
+def _ahead(items: Generator[Item, None, None]) -> Iterator[Iterator[Item]]:
+    """Items that are made in a thread of their own, one ahead of the one that is used."""
+    with ThreadPoolExecutor(1) as pool:
+
+        def made() -> Iterator[Item]:
+            upcoming = pool.submit(next, items, None)
+            while (item := upcoming.result()) is not None:
+                upcoming = pool.submit(next, items, None)
+                yield item
+
+        try:
+            yield made()
+        finally:
+            pool.submit(items.close).result()  # in that thread, after what it may be making
 
 
 def needed_lookups(spec: TableSpec) -> tuple[Lookup, ...]:
@@ -198,11 +173,11 @@ def _check_names(table: str, columns: tuple[str, ...]) -> None:
             )
 
 
-def _discard(rows: pa.RecordBatch, batch: str, schema: pa.Schema) -> pa.RecordBatch:
-    source_batch = pa.array([batch] * rows.num_rows, pa.string())
-    own = [rows.column(name).cast(schema.field(name).type) for name in schema.names]
-    marks = [rows.column("_failed_rules"), source_batch, rows.column(FILE), rows.column(ROW)]
-    return pa.record_batch([*own, *marks], schema=pa.schema([*schema, *DISCARDED_FIELDS]))
+def _discarded(part: Judged, batch: str) -> pa.RecordBatch:
+    rows = part.invalid()
+    texts = [pa.repeat(pa.scalar(text, pa.string()), len(part.bad)) for text in (batch, part.rows.file)]
+    marks = [part.reasons, *texts, pc.add(part.bad, part.rows.first)]
+    return pa.record_batch([*rows.columns, *marks], schema=pa.schema([*rows.schema, *DISCARDED_FIELDS]))
 
 
 def _count(failed: pa.Array, broken: dict[str, int]) -> None:

@@ -8,10 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rooms import bounded, daily, lookup_of, table_spec
+from rooms import bounded, daily, lookup_of, record_batch, table_spec
 
 from rds_lake.errors import SpecError
-from rds_lake.extract.types import Column
+from rds_lake.extract.types import Column, arrow_schema
+from rds_lake.lake import files
+from rds_lake.lake.batch import BatchWriter
+from rds_lake.lake.keys import TableKeys
+from rds_lake.quality import judge
 from rds_lake.quality.inspect import KEYS_SHOWN, VALUES_SHOWN, inspect
 from rds_lake.quality.split import Splitter, needed_lookups
 
@@ -76,13 +80,24 @@ generated = st.lists(
 
 
 @bounded(25)
-@given(generated, st.sets(st.sampled_from(sorted(PYTHON_RULES))), st.booleans(), st.booleans())
+@given(
+    generated,
+    st.sets(st.sampled_from(sorted(PYTHON_RULES))),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([2, files.READ_ROWS]),
+    st.sampled_from([1, files.REPEATED]),
+)
 def test_every_landed_row_is_staged_or_discarded_with_exactly_the_rules_that_it_breaks(
-    rooms, rows, chosen, unique, keyed
+    rooms, rows, chosen, unique, keyed, at_once, repeated
 ):
     rules = [PYTHON_RULES[name][0] for name in sorted(chosen)]
     spec = daily(rooms.name(), rules=rules, key=["id"] if keyed else [])
-    landed, done = divide(rooms, spec, rows, source_unique=unique)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "READ_ROWS", at_once)
+        patch.setattr(files, "REPEATED", repeated)  # 1: every text is kept, and judged, as a dictionary
+        patch.setattr(judge, "REPEATED", repeated)
+        landed, done = divide(rooms, spec, rows, source_unique=unique)
 
     expected: dict[int, list[str]] = {}
     best = {}
@@ -133,6 +148,48 @@ def test_a_discarded_row_keeps_all_its_columns_and_says_where_it_came_from(rooms
     assert done.staging.parent == done.discarded.parent == landed.batch
     assert done.staging.fingerprint == done.discarded.fingerprint == landed.fingerprint
     assert done.staging.rules == done.discarded.rules is not None
+
+
+@pytest.mark.parametrize("unique", [True, False])
+def test_rows_of_several_landed_files_are_told_apart_and_compared_with_one_another(rooms, monkeypatch, unique):
+    spec = daily(rooms.name(), rules=[VALID])
+    monkeypatch.setattr(files, "FILE_BYTES", 1)
+    monkeypatch.setattr(files, "ROW_GROUP_ROWS", 2)
+    monkeypatch.setattr(files, "READ_ROWS", 2)
+    draft = rooms.draft(spec, "landing", COLUMNS, source_unique=unique)
+    writer = BatchWriter(rooms.store, TableKeys.of(spec), draft, arrow_schema(COLUMNS))
+    rows = [(n % 5, at(n), "CLOSED" if n % 4 else "bad", None) for n in range(10)]
+    for start in (0, 5):
+        writer.write(record_batch(rows[start : start + 5], writer._schema))
+    landed = writer.finish(None)
+    assert len(landed.files) == 2
+    done = Splitter(rooms.store, spec, LOOKUPS).split(landed, None, None)
+    expected = [
+        (*row, [*(["valid"] if row[2] == "bad" else []), *(["duplicate_key"] if n < 5 and not unique else [])], place)
+        for n, row in enumerate(rows)
+        for place in [(f"part-0000{n // 5}.parquet", n % 5)]
+    ]
+    found = rooms.rows(done.discarded)
+    assert [(*row[:5], (row[6], row[7])) for row in found] == [row for row in expected if row[4]]
+    assert rooms.rows(done.staging) == [row[:4] for row in expected if not row[4]]
+
+
+@pytest.mark.parametrize(
+    ("where", "bad"),
+    [
+        ("#1 > 1", [0, 1]),
+        ("ID > 1 AND \"Status\" = 'b'", [0, 1]),
+        ("list_contains([x for x in [1, 2] if x = id], id)", [0]),
+        ("EXISTS (SELECT * FROM (SELECT id AS a) WHERE a > 1)", [0, 1]),
+        ("_source_row <> 1 AND _source_file LIKE 'part-%'", [1]),
+        ("1 = 1", []),
+    ],
+)
+def test_a_rule_reads_what_it_names_in_whatever_way(rooms, where, bad):
+    spec = daily(rooms.name(), rules=[{"rule": "sql", "name": "ours", "where": where}])
+    rows = [(0, at(1), "a", 1), (1, at(1), "b", None), (2, at(1), "b", 3)]
+    _, done = divide(rooms, spec, rows, source_unique=True)
+    assert sorted(reasons(rooms, done.discarded)) == bad
 
 
 def test_the_same_split_again_is_the_same_batch_and_another_rule_another(rooms):
@@ -199,6 +256,7 @@ def test_a_splitter_serves_many_partitions_one_after_the_other_and_at_once(rooms
         "SUM(amount) > 1",
         "1); DROP TABLE lookup_0; --",
         "amount <= (SELECT AVG(amount) FROM landed)",
+        "COLUMNS(*) IS NOT NULL",
     ],
 )
 def test_a_rule_that_does_not_compile_is_named(rooms, where):

@@ -265,6 +265,19 @@ def test_the_count_of_the_last_copy_is_known_and_the_tag_has_none(stack, db, tab
     assert "Load into table 't' completed, 3 record(s) loaded successfully." in db.notices[-1]
 
 
+def test_a_temporary_table_has_its_statistics_after_a_copy_as_on_redshift(stack, db, table):
+    url = stack.parquet("statistics/a.parquet", numbers())
+    run(db, 'CREATE TEMP TABLE "tem""p\'s $shim$" (a INTEGER, b VARCHAR(25))')
+    run(db, f'COPY "tem""p\'s $shim$" FROM \'{url}\' {PARQUET}')
+    run(db, f"COPY t FROM '{url}' {PARQUET}")
+    known = run(db, "SELECT relname, reltuples FROM pg_class WHERE relname IN ('t', 'tem\"p''s $shim$') ORDER BY 1")
+    assert known == [("t", -1), ("tem\"p's $shim$", 3)]
+    run(db, "CREATE TEMP TABLE gone (a INTEGER, b VARCHAR(25))")
+    run(db, f"COPY gone FROM '{url}' {PARQUET}")
+    db.rollback()
+    assert run(db, "SELECT 1") == [(1,)]
+
+
 def test_a_copy_behind_a_comment_with_options_in_any_order_loads(stack, db, table):
     url = stack.parquet("order/a.parquet", numbers())
     run(db, f"-- load\n/* a /* nested */ one */ copy T (A, \"B\") from '{url}' format parquet statupdate off {ROLE}")

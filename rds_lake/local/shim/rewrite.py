@@ -68,7 +68,24 @@ def raising(message: str, *, state: str = _NOT_SUPPORTED) -> str:
     tag = "$m$"
     while tag in message:
         tag = f"$m{len(tag)}$"
-    body = f"BEGIN RAISE EXCEPTION USING ERRCODE = '{state}', MESSAGE = {tag}{message}{tag}; END"
+    return _block(f"BEGIN RAISE EXCEPTION USING ERRCODE = '{state}', MESSAGE = {tag}{message}{tag}; END")
+
+
+def analyzing(target: str) -> str:
+    """A statement that takes the statistics of a temporary table, if it is one and there.
+
+    Args:
+        target: the table, quoted.
+    """
+    name = target.replace("'", "''")
+    return _block(
+        f"DECLARE loaded regclass := pg_catalog.to_regclass('{name}'); BEGIN IF EXISTS (SELECT FROM "
+        "pg_catalog.pg_class WHERE oid = loaded AND relpersistence = 't') "
+        "THEN EXECUTE 'ANALYZE ' || loaded; END IF; END"
+    )
+
+
+def _block(body: str) -> str:
     outer = "$shim$"
     while outer in body:
         outer = f"$shim{len(outer)}$"

@@ -22,7 +22,7 @@ from typing import Final
 from rds_lake.local.shim import protocol as pg
 from rds_lake.local.shim.protocol import Message
 from rds_lake.local.shim.redshift_copy import CopyJob, SourceError
-from rds_lake.local.shim.rewrite import MAX_STATEMENT_BYTES, raising, rewrite
+from rds_lake.local.shim.rewrite import MAX_STATEMENT_BYTES, analyzing, raising, rewrite
 
 log = logging.getLogger("rds_lake.shim")
 
@@ -81,6 +81,7 @@ class Session:
         self._types: dict[CopyJob, tuple[str, ...]] = {}
         self._copy: _Copy | None = None
         self._copy_over = asyncio.Event()
+        self._loaded: list[CopyJob] = []
         self._statements: dict[bytes, CopyJob] = {}
         self._portals: dict[bytes, CopyJob] = {}
         self._refused: set[bytes] = set()
@@ -223,6 +224,7 @@ class Session:
 
     async def _query(self, message: Message) -> None:
         await self._idle.wait()
+        await self._analyze()
         too_large = self._too_large(message.body)
         done = rewrite(
             too_large or pg.decode(pg.cut_text(message.body)[0]),
@@ -283,6 +285,17 @@ class Session:
         await self._send(message)
 
     # --- our own questions -------------------------------------------------------------------------------------------
+
+    async def _analyze(self) -> None:
+        """Take the statistics of what was loaded, as Redshift's COPY does by itself (STATUPDATE).
+
+        Nothing else would take those of a temporary table, and without them PostgreSQL takes it for the larger side of
+        any join. Other tables are left to autovacuum: ANALYZE would lock out other loads of the same table.
+        """
+        loaded, self._loaded = self._loaded, []
+        for job in loaded:
+            if self._status != b"E":
+                await self._ask(analyzing(job.target))
 
     async def _look_up(self, jobs: Sequence[CopyJob], *, answer: bool = True) -> bool:
         """Learn the types of the columns that COPYs fill; tables that their own message creates stay unknown.
@@ -411,6 +424,7 @@ class Session:
         copy, self._copy = self._copy, None
         self._last_copy_count = int(message.body.rstrip(b"\0").split(b" ")[-1])
         if copy is not None:
+            self._loaded.append(copy.job)
             count = f"{self._last_copy_count} record(s) loaded successfully."
             text = f"Load into table '{copy.job.table_name}' completed, {count}"
             self._client.write(pg.notice(text).encode())

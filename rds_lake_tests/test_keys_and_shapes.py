@@ -56,12 +56,12 @@ def test_every_comparison_of_a_text_key_ends_with_a_character_that_makes_blanks_
     target = Target(daily("t", key=["k", "id"]), columns)
     same = '"public"."t"."k" || \'.\' = {0}."k" || \'.\''
     assert same.format('"incoming_t"') in target.delete_older()
-    assert same.format('"incoming_t"') in target.count_older()
-    assert "held.\"k\" || '.' = ranked.\"k\" || '.'" in target.insert()
+    assert same.format('"incoming_t"') in target.count_held()
+    assert "held.\"k\" || '.' = ranked.\"k\" || '.'" in target.insert_newest()
     assert same.format('"left_t"') in target.count_lost_keys()
-    assert 'PARTITION BY "k" || \'.\', "id" ORDER BY "at" DESC NULLS LAST' in target.insert()
-    assert 'SELECT DISTINCT "public"."t"."k" || \'.\' AS key_0, "public"."t"."id" AS key_1' in target.count_older()
-    assert '"id" ||' not in target.insert() + target.delete_older()
+    assert 'PARTITION BY "k" || \'.\', "id" ORDER BY "at" DESC NULLS LAST' in target.insert_newest()
+    assert 'SELECT DISTINCT "public"."t"."k" || \'.\' AS key_0, "public"."t"."id" AS key_1' in target.count_held()
+    assert '"id" ||' not in target.insert_newest() + target.delete_older()
 
 
 def test_a_key_that_the_sources_collation_calls_the_same_is_a_deleted_and_a_new_one_here(rooms, mysql_table):

@@ -128,8 +128,10 @@ def is_whole(store: ObjectStore, manifest: Manifest) -> bool:
 def commit_if_new(manifests: Manifests, done: Manifest, current: Committed | None) -> Committed:
     """Commit a batch, unless the current manifest says the same already.
 
-    A later fence alone is no news: the same rows are what a read under the earlier one gave.
+    A later fence or snapshot alone is no news: the same rows are what a read under the earlier one gave.
     """
-    if current is not None and current.manifest == replace(done, fence=current.manifest.fence):
-        return current
+    if current is not None:
+        held = current.manifest
+        if held == replace(done, fence=held.fence, snapshot=held.snapshot):
+            return current
     return manifests.commit(done, current)

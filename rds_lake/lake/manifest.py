@@ -57,6 +57,8 @@ class Manifest:
         details: counts worth keeping: rows discarded by rule, values made NULL by column (`nulled_<column>`).
         source_unique: whether the source itself keeps the table's key unique.
         shape: digest of the agreed columns that it was landed in; None in a manifest of an earlier version.
+        snapshot: what names the source's snapshot that the rows were read in: batches of one snapshot have no row in
+            common. None when nobody said.
         head: its first rows, if this process wrote it and they are short; not stored.
     """
 
@@ -74,6 +76,7 @@ class Manifest:
     details: dict[str, int] = field(default_factory=dict)
     source_unique: bool = False
     shape: str | None = None
+    snapshot: str | None = None
     head: pa.RecordBatch | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -117,6 +120,7 @@ class Manifest:
                 "details": self.details,
                 "source_unique": self.source_unique,
                 "shape": self.shape,
+                "snapshot": self.snapshot,
                 "schema": [_stored(column) for column in self.columns],
             },
             indent=1,
@@ -156,6 +160,7 @@ class Manifest:
                 details=data["details"],
                 source_unique=data["source_unique"],
                 shape=data.get("shape"),
+                snapshot=data.get("snapshot"),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise PermanentError(

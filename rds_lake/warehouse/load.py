@@ -4,6 +4,9 @@ Any number of partitions goes in one transaction. Under the target's lock: COPY 
 of the partitions' windows and the older versions of the incoming keys, insert the newest version of each key, write
 the ledger. When the connection breaks on the way, the ledger tells whether it happened.
 
+What has nothing to do is left out. Versions are ranked only where a key may have come twice, or where the target holds
+a newer one. Into an empty target COPY goes directly. The transaction is what keeps half a load from being seen.
+
 Batches that were landed before and after a change of the source's columns differ in columns. COPY goes by position, so
 each kind of them has a temporary table of its own, and the rows are exchanged one kind after the other, in the same
 transaction; the target itself is made fit for all of them before it begins (`rds_lake.warehouse.migrate`).
@@ -18,14 +21,14 @@ from datetime import UTC, datetime
 from rds_lake.cursors import cut, key_of_start
 from rds_lake.errors import PermanentError, TransientError
 from rds_lake.extract.contract import layout
-from rds_lake.lake.keys import TableKeys
+from rds_lake.lake.keys import WHOLE_TABLE, TableKeys
 from rds_lake.lake.manifest import Manifest, Manifests
 from rds_lake.lake.store import ConflictError, ObjectStore
 from rds_lake.partitions import Window
 from rds_lake.spec import TableSpec
 from rds_lake.warehouse import ledger
 from rds_lake.warehouse.connection import CollisionError, Session, Warehouse
-from rds_lake.warehouse.migrate import prepare_ledger, prepare_target
+from rds_lake.warehouse.migrate import prepare_ledger, prepare_target, read_held
 from rds_lake.warehouse.statements import FORGET_ROWS, Target, forget, merge_windows, remember
 
 ATTEMPTS = 3
@@ -65,6 +68,22 @@ class _Group:
     target: Target
     batches: tuple[Manifest, ...]
     copy_from: str | None
+
+    @property
+    def keys_differ(self) -> bool:
+        """Whether no key can stand in the batches twice.
+
+        In one batch none does: either the source keeps the key unique, or the split has seen to it. Of several, none
+        does when they were read in one snapshot, where each row lies in one partition, and the source keeps the key
+        unique. A key column that is carried in another way than its type says may have become equal where the source's
+        was not.
+        """
+        key = set(self.target.spec.key)
+        if any(column.name in key and column.as_ is not None for column in self.target.columns):
+            return False
+        snapshots = {batch.snapshot for batch in self.batches}
+        is_one_read = None not in snapshots and len(snapshots) == 1
+        return len(self.batches) == 1 or (is_one_read and all(batch.source_unique for batch in self.batches))
 
 
 def load(
@@ -159,15 +178,16 @@ def _attempt(
             eclipsed = _eclipsed(session, spec, staged)
             if eclipsed:
                 session.execute(*target.keep_keys(_windows(spec, staged)))
-            _take(session, groups, warehouse.iam_role)
+            plain = _take(session, groups, warehouse.iam_role)
             if eclipsed and session.execute(target.count_lost_keys()) != [(0,)]:
                 back = _staged_before(store, target, eclipsed)
                 brought = _grouped(store, spec, back, len(groups))
                 if brought:
                     _take(session, brought, warehouse.iam_role)
+                    plain = None
                 groups, staged = [*groups, *brought], [*staged, *back]
                 states = {**{key: entry.lake for key, entry in eclipsed.items()}, **states}
-            rows = _count(session, target, staged)
+            rows = plain if plain is not None else _count(session, target, staged)
             for group in groups:
                 _record(session, spec, group, rows, states)
         return Loaded(rows, tuple(session.statements), _copied_from(groups), migrated=migrated)
@@ -177,14 +197,70 @@ def _copied_from(groups: Sequence[_Group]) -> str | None:
     return ", ".join(group.copy_from for group in groups if group.copy_from) or None
 
 
-def _take(session: Session, groups: Sequence[_Group], iam_role: str) -> None:
-    """COPY some batches, and put their rows in the place of what the target holds of their partitions."""
+def _take(session: Session, groups: Sequence[_Group], iam_role: str) -> dict[str, int] | None:
+    """COPY some batches, and put their rows in the place of what the target holds of their partitions.
+
+    Returns:
+        The target's rows in each partition, if that is plain without counting them there.
+    """
+    _vacate(session, groups)
+    if len(groups) == 1 and _is_direct(session, groups[0]):
+        return _copy(session, groups[0], iam_role, direct=True)
+    copied: dict[str, int] = {}
     for group in groups:
         session.execute(group.target.create_incoming())
-        if group.copy_from:
-            session.execute(group.target.copy(group.copy_from, iam_role))
-        _check_copied(session, group.target, group.batches)
-    _exchange(session, groups)
+        copied = _copy(session, group, iam_role)
+    inserted = [_insert(session, group) for group in groups]
+    return copied if inserted == [True] else None
+
+
+def _vacate(session: Session, groups: Sequence[_Group]) -> None:
+    """Remove what the target holds of the partitions."""
+    target = groups[0].target
+    if target.spec.partitioning is None:
+        session.execute(target.delete_all())
+    elif _has_rows(session, target):
+        for window in _windows(target.spec, [manifest for group in groups for manifest in group.batches]):
+            session.execute(*target.delete_window(window))
+
+
+def _is_direct(session: Session, group: _Group) -> bool:
+    """Whether COPY can write into the target itself.
+
+    It goes by position, so the target must have just the files' columns in their order; and nothing may be left to
+    compare: neither rows of the target nor, among the incoming, two versions of a key.
+    """
+    if not group.keys_differ or _has_rows(session, group.target):
+        return False
+    held = [(column.name, column.kind) for column in read_held(session, group.target)]
+    return held == [(column.name.lower(), column.mapped.redshift) for column in group.target.columns]
+
+
+def _copy(session: Session, group: _Group, iam_role: str, *, direct: bool = False) -> dict[str, int]:
+    """COPY a group's files, and hold what came against the manifests; the rows by partition."""
+    target = group.target
+    if group.copy_from:
+        session.execute(target.copy(group.copy_from, iam_role, direct=direct))
+    counts = {manifest.partition: 0 for manifest in group.batches}
+    for start, rows in session.execute(target.count_copied(direct=direct)):
+        key = WHOLE_TABLE if target.spec.partitioning is None else key_of_start(target.spec, start)
+        counts[key] = counts.get(key, 0) + rows
+    copied, promised = sum(counts.values()), sum(manifest.rows for manifest in group.batches)
+    if copied != promised:
+        raise PermanentError(
+            f"{target.spec.table}: COPY brought {copied} rows, the staging manifests promise {promised}.",
+            "Nothing was changed. Materialise the staging partitions again, then the warehouse.",
+        )
+    return {manifest.partition: counts[manifest.partition] for manifest in group.batches}
+
+
+def _insert(session: Session, group: _Group) -> bool:
+    """Insert a group's newest versions, in the place of older ones; whether those are all of its rows."""
+    spec = group.target.spec
+    is_compared = spec.partitioning is not None and bool(spec.key)
+    is_whole = not is_compared or (not _give_way(session, group.target) and group.keys_differ)
+    session.execute(group.target.insert() if is_whole else group.target.insert_newest())
+    return is_whole
 
 
 def _already(session: Session, spec: TableSpec, staged: Sequence[Manifest]) -> bool:
@@ -232,35 +308,29 @@ def _staged_before(store: ObjectStore, target: Target, eclipsed: Mapping[str, le
     return [batch for batch in batches if Target(target.spec, batch.columns).text_keys == target.text_keys]
 
 
-def _check_copied(session: Session, target: Target, staged: Sequence[Manifest]) -> None:
-    [(copied,)] = session.execute(target.count_incoming())
-    promised = sum(manifest.rows for manifest in staged)
-    if copied != promised:
-        raise PermanentError(
-            f"{target.spec.table}: COPY brought {copied} rows, the staging manifests promise {promised}.",
-            "Nothing was changed. Materialise the staging partitions again, then the warehouse.",
-        )
-
-
 def _windows(spec: TableSpec, staged: Sequence[Manifest]) -> list[Window]:
     _, partitioning = cut(spec)
     return merge_windows([partitioning.window(manifest.partition) for manifest in staged])
 
 
-def _exchange(session: Session, groups: Sequence[_Group]) -> None:
-    target = groups[0].target
-    is_cut = target.spec.partitioning is not None
-    if is_cut:
-        for window in _windows(target.spec, [manifest for group in groups for manifest in group.batches]):
-            session.execute(*target.delete_window(window))
-    else:
-        session.execute(target.delete_all())
-    for group in groups:
-        if is_cut and target.spec.key:
-            for start, rows in session.execute(group.target.count_older()):
-                session.execute(FORGET_ROWS, (rows, rows, target.spec.table, key_of_start(target.spec, start)))
-            session.execute(group.target.delete_older())
-        session.execute(group.target.insert())
+def _has_rows(session: Session, target: Target) -> bool:
+    return session.execute(target.any_row()) != [(0,)]
+
+
+def _give_way(session: Session, target: Target) -> bool:
+    """Remove the older versions of the incoming keys; whether the target holds newer ones."""
+    if not _has_rows(session, target):
+        return False
+    is_newer, is_older = False, False
+    for start, older, newer in session.execute(target.count_held()):
+        is_newer = is_newer or newer > 0
+        if older:
+            is_older = True
+            forgotten = (int(older), int(older), target.spec.table, key_of_start(target.spec, start))
+            session.execute(FORGET_ROWS, forgotten)
+    if is_older:
+        session.execute(target.delete_older())
+    return is_newer
 
 
 def _count(session: Session, target: Target, staged: Sequence[Manifest]) -> dict[str, int]:

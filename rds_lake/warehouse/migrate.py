@@ -257,7 +257,7 @@ def _check_ours(
     loaded = shapes(session, target.spec.table)
     lacks = ", ".join(name for name, _ in migration.add)
     if not loaded:
-        [(rows,)] = session.execute(f"SELECT COUNT(*) FROM (SELECT 1 AS one FROM {target.name} LIMIT 1) AS any_row")
+        [(rows,)] = session.execute(target.any_row())
         if rows:
             raise SpecError(
                 f"The warehouse table {target.name} has rows that rds_lake did not load, and the columns "

@@ -125,15 +125,21 @@ class Target:
         """Wait for other writers of the target; the first statement, so that the snapshot comes after it."""
         return f"LOCK {self.lock_table}"
 
-    def copy(self, manifest_url: str, iam_role: str) -> str:
-        """COPY of the files that a manifest names into the temporary table."""
-        return (
-            f"COPY {self.incoming} FROM {literal(manifest_url)} IAM_ROLE {literal(iam_role)} FORMAT AS PARQUET MANIFEST"
-        )
+    def copy(self, manifest_url: str, iam_role: str, *, direct: bool = False) -> str:
+        """COPY of the files that a manifest names into the temporary table, or directly into the target."""
+        into = self.name if direct else self.incoming
+        return f"COPY {into} FROM {literal(manifest_url)} IAM_ROLE {literal(iam_role)} FORMAT AS PARQUET MANIFEST"
 
-    def count_incoming(self) -> str:
-        """How many rows COPY brought."""
-        return f"SELECT COUNT(*) FROM {self.incoming}"
+    def count_copied(self, *, direct: bool = False) -> str:
+        """How many rows are where COPY brought them, by the start of their partition."""
+        table = self.name if direct else self.incoming
+        if self.spec.partitioning is None:
+            return f"SELECT NULL AS start_of, COUNT(*) FROM {table}"
+        return f"SELECT {warehouse_start(self.spec, self._cursor())} AS start_of, COUNT(*) FROM {table} GROUP BY 1"
+
+    def any_row(self) -> str:
+        """Whether the target has rows: 1, or 0 if it is empty."""
+        return f"SELECT COUNT(*) FROM (SELECT 1 AS one FROM {self.name} LIMIT 1) AS any_row"
 
     def delete_window(self, window: Window) -> tuple[str, tuple[Bound, ...]]:
         """What removes the target's rows of some whole partitions, and its parameters.
@@ -149,14 +155,18 @@ class Target:
         """Remove all of the target's rows, inside the transaction."""
         return f"DELETE FROM {self.name}"
 
-    def count_older(self) -> str:
-        """How many rows `delete_older` will remove, by the start of their partition."""
+    def count_held(self) -> str:
+        """How many versions of incoming keys the target holds, by the start of their partition.
+
+        First those that `delete_older` will remove, then those that are newer than one that comes in.
+        """
         parts = [f"{self._exact(key, self.name)} AS key_{n}" for n, key in enumerate(self.spec.key)]
         start = warehouse_start(self.spec, f"{self.name}.{self._cursor()}")
         return (
-            f"SELECT start_of, COUNT(*) FROM (SELECT DISTINCT {', '.join(parts)}, {start} AS start_of "
-            f"FROM {self.name} INNER JOIN {self.incoming} "
-            f"ON {self._same_key(self.incoming, self.name)} AND {self._not_newer()}) AS older GROUP BY 1"
+            f"SELECT start_of, SUM(is_older), SUM(1 - is_older) FROM (SELECT DISTINCT {', '.join(parts)}, "
+            f"{start} AS start_of, CASE WHEN {self._not_newer()} THEN 1 ELSE 0 END AS is_older "
+            f"FROM {self.name} INNER JOIN {self.incoming} ON {self._same_key(self.incoming, self.name)}) "
+            "AS versions GROUP BY 1"
         )
 
     def keep_keys(self, windows: Sequence[Window]) -> tuple[str, tuple[Bound, ...]]:
@@ -179,10 +189,13 @@ class Target:
         return f"DELETE FROM {self.name} USING {incoming} WHERE {same} AND {self._not_newer()}"
 
     def insert(self) -> str:
+        """Insert all incoming rows, of which none has a key that another one or the target has."""
+        names = quote_all(self._names)
+        return f"INSERT INTO {self.name} ({names}) SELECT {names} FROM {self.incoming}"
+
+    def insert_newest(self) -> str:
         """Insert the newest version of each incoming key, unless the target holds a newer one."""
         names = quote_all(self._names)
-        if self.spec.cursor is None or not self.spec.key:
-            return f"INSERT INTO {self.name} ({names}) SELECT {names} FROM {self.incoming}"
         keys = ", ".join(self._exact(key) for key in self.spec.key)
         rank = "version_rank"
         while rank in self._names:

@@ -167,6 +167,8 @@ def test_a_manifest_that_says_the_same_is_not_written_again(rooms, spec):
     before = committed(rooms, spec)
     manifests = Manifests(rooms.store, TableKeys.of(spec))
     assert commit_if_new(manifests, before.manifest, before).etag == before.etag
+    later = refit(before.manifest, fence="2031-01-01T00:00:00+00:00", snapshot="another")
+    assert commit_if_new(manifests, later, before) == before
     newer = commit_if_new(manifests, refit(before.manifest, fingerprint="9-9"), before)
     assert newer.etag != before.etag
     assert manifests.require("landing", "2024-01-01") == newer

@@ -95,6 +95,7 @@ def test_a_manifest_has_exactly_the_documented_fields():
         "details": {"valid_status": 3},
         "source_unique": True,
         "shape": None,
+        "snapshot": None,
         "schema": [
             {"name": "id", "type": "int(11)", "nullable": False},
             {"name": "at", "type": "datetime", "nullable": True},

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -228,6 +229,119 @@ def test_of_a_key_that_the_source_holds_more_than_once_the_newest_that_is_left_s
         newest = {key: row for (key, _), row in sorted(source.items())}
         assert sorted(loading.target()) == sorted(newest.values())
         assert not any(map(out_of_step, order))
+
+
+# --- steps that are left out -----------------------------------------------------------------------------------------
+
+
+def is_direct(done) -> bool:
+    return any(text.startswith('COPY "public"') for text in done.statements)
+
+
+def is_ranked(done) -> bool:
+    return any("ROW_NUMBER" in text for text in done.statements)
+
+
+def test_batches_of_one_snapshot_go_straight_into_an_empty_target_and_into_no_other(loading):
+    def both(second: int):
+        rows = [[(1, at(1, second), "a"), (2, at(1), "b")], [(3, at(2, second), "c")]]
+        return [loading.stage(day, some, snapshot=f"s{second}") for day, some in enumerate(rows, 1)]
+
+    done = loading.load(*both(1))
+    assert is_direct(done)
+    assert done.rows == {"2024-01-01": 2, "2024-01-02": 1}
+    again = loading.load(*both(2))  # both windows are emptied first
+    assert is_direct(again)
+    assert loading.target() == [(2, at(1), "b"), (1, at(1, 2), "a"), (3, at(2, 2), "c")]
+    third = loading.load(loading.stage(3, [(4, at(3), "d")]))
+    assert not is_direct(third)
+    assert not is_ranked(third)
+    assert not any(text.startswith("DELETE") and "USING" in text for text in third.statements)
+    assert third.rows == {"2024-01-03": 1}
+    assert len(loading.target()) == 4
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        [{}, {}],
+        [{"snapshot": "s1"}, {"snapshot": "s2"}],
+        [{"snapshot": "s1"}, {}],
+        [{"snapshot": "s", "source_unique": False}] * 2,
+    ],
+)
+def test_a_key_that_may_come_in_two_batches_is_compared(loading, more):
+    staged = [loading.stage(day, [(1, at(day), f"v{day}")], **given) for day, given in enumerate(more, 1)]
+    done = loading.load(*staged)
+    assert loading.target() == [(1, at(2), "v2")]
+    assert done.rows == {"2024-01-01": 0, "2024-01-02": 1}
+
+
+def test_a_key_that_is_carried_as_something_coarser_is_compared(rooms):
+    loading = Loading(rooms)
+    columns = (Column("id", "tinyint(4)", as_="boolean"), *COLUMNS[1:])
+    loading.put(1, [(True, at(1), "one"), (True, at(1, 5), "two"), (False, at(1), "none")], columns=columns)
+    assert loading.target() == [(False, at(1), "none"), (True, at(1, 5), "two")]
+
+
+def test_copy_goes_by_position_so_it_does_not_go_into_a_target_of_another_order(loading):
+    columns = (Column("a", "int(11)"), Column("b", "int(11)"), *COLUMNS)
+    name = loading.spec.table
+    loading.rooms.ask(f"CREATE TABLE public.{name} (b INTEGER, a INTEGER, id INTEGER, at TIMESTAMP, v VARCHAR(20))")
+    assert not is_direct(loading.put(1, [(10, 20, 1, at(1), "x")], columns=columns))
+    assert loading.rooms.ask(f"SELECT a, b FROM public.{name}") == [(10, 20)]
+
+
+def test_what_is_newer_in_the_target_stays_and_is_not_counted(loading):
+    loading.put(3, [(1, at(3), "newer")])
+    loading.put(1, [(2, at(1), "older")])
+    first = [(1, at(2), "stale"), (2, at(2), "newest"), (3, at(2), "new")]
+    done = loading.put(2, first)
+    assert done.rows == {"2024-01-02": 2}
+    assert loading.target() == [(2, at(2), "newest"), (3, at(2), "new"), (1, at(3), "newer")]
+    assert {key: entry.loaded for key, entry in loading.ledger().items()} == {
+        "2024-01-01": 0,
+        "2024-01-02": 2,
+        "2024-01-03": 1,
+    }
+
+
+staged_steps = st.lists(
+    st.tuples(
+        st.dictionaries(st.integers(1, 3), st.integers(1, 3), min_size=1, max_size=2),  # where keys move
+        st.sets(st.integers(1, 3)),  # the days that are staged then
+        st.sets(st.integers(1, 3)),  # the days that are loaded then, from what was staged last
+    ),
+    min_size=2,
+    max_size=4,
+)
+
+
+@bounded(10)
+@given(staged_steps)
+def test_batches_of_whatever_snapshots_are_loaded_together_no_key_stands_twice(rooms, steps):
+    loading = Loading(rooms)
+    source: dict[int, tuple] = {}
+    staged: dict[int, Any] = {}
+
+    def stage(day: int, number: int) -> None:
+        rows = [row for _, row in sorted(source.items()) if row[1].day == day]
+        staged[day] = loading.stage(day, rows, snapshot=f"s{number}")
+
+    for number, (moves, days, loads) in enumerate(steps):
+        for key, day in moves.items():
+            source[key] = (key, at(day, number), f"v{number}")
+        for day in days:
+            stage(day, number)
+        if chosen := [staged[day] for day in sorted(loads & staged.keys())]:
+            loading.load(*chosen)
+            keys = [row[0] for row in loading.target()]
+            assert len(keys) == len(set(keys))
+    for day in (1, 2, 3):
+        stage(day, len(steps))
+    done = loading.load(*staged.values())
+    assert loading.target() == sorted(source.values(), key=lambda row: (row[1], row[0]))
+    assert sum(done.rows.values()) == len(source)
 
 
 def test_the_ledger_says_into_which_table_and_from_which_state_of_the_lake_a_partition_was_loaded(loading):

@@ -49,7 +49,7 @@ ARGUMENTS: dict[str, tuple] = {
 }
 
 
-OF_KEYS = {"delete_older", "count_older", "keep_keys", "count_lost_keys"}
+OF_KEYS = {"delete_older", "count_held", "insert_newest", "keep_keys", "count_lost_keys"}
 
 
 def all_statements(target: Target) -> list[str]:

@@ -103,13 +103,12 @@ class Splitter:
         invalid = BatchWriter(self._store, self._keys, drafts["discarded"], pa.schema([*schema, *DISCARDED_FIELDS]))
         broken: dict[str, int] = {}
         try:
-            judged = self._judge.judged(landed, rules, lambda dictionaries: self._rows(landed, schema, dictionaries))
-            with _ahead(judged) as parts:
-                for part in parts:
-                    valid.write(part.valid())
-                    if len(part.bad):
-                        invalid.write(_discarded(part, landed.batch))
-                        _count(part.reasons, broken)
+            with _ahead(self._divided(landed, schema, rules)) as parts:
+                for keeping, others in parts:
+                    valid.write(keeping)
+                    if others is not None:
+                        invalid.write(others)
+                        _count(others.column("_failed_rules"), broken)
             done = Split(valid.finish(staged), replace(invalid.finish(discarded), details=dict(sorted(broken.items()))))
         except BaseException:
             valid.abandon()
@@ -129,6 +128,13 @@ class Splitter:
         )
         stages: tuple[Stage, ...] = ("staging", "discarded")
         return {stage: replace(common, stage=stage) for stage in stages}
+
+    def _divided(
+        self, landed: Manifest, schema: pa.Schema, rules: CompiledRules
+    ) -> Generator[tuple[pa.RecordBatch, pa.RecordBatch | None], None, None]:
+        """The landed rows, some at a time: those that keep the rules, and the others, if there are any."""
+        for part in self._judge.judged(landed, rules, lambda dictionaries: self._rows(landed, schema, dictionaries)):
+            yield part.valid(), _discarded(part, landed.batch) if len(part.bad) else None
 
     def _rows(self, landed: Manifest, schema: pa.Schema, dictionaries: bool) -> Iterator[Rows]:
         before = 0

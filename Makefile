@@ -24,7 +24,7 @@ WORKERS ?= 4
 # Processes that run the tests; each starts servers of its own, which take about 1 GB.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint up down clean
+.PHONY: help demo test lint bench up down clean
 
 help:  ## Show these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -39,6 +39,9 @@ lint: $(DEVELOPMENT)  ## Check style and types only
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+bench: $(DEVELOPMENT)  ## Measure ours beside the peers, some minutes (FULL=1: 5 and 20 million rows, hours; ONLY='split load')
+	$(BIN)/python -m benchmarks $(if $(FULL),--full) $(foreach stage,$(ONLY),--only $(stage)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 up: $(RUNTIME)  ## Start the local stack with Dagster's UI (NO_UI=1: without)
 	$(BIN)/rds-lake up $(if $(NO_UI),--no-ui)

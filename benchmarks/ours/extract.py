@@ -1,0 +1,62 @@
+"""`extract SPEC FILE`: a table's rows from the snapshot's reader into one Parquet file, written while it reads on."""
+
+from collections.abc import Iterable, Iterator
+from queue import Queue
+from threading import Thread
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.ours.rooms import open_rooms
+from rds_lake.extract.snapshot import open_snapshot
+
+ROW_GROUP_ROWS = 122_880
+WAITING = 4
+"""Batches that the reader may be ahead of the writer."""
+
+
+def ahead(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same batches, the next of them being read meanwhile in another thread."""
+    waiting: Queue[pa.RecordBatch | BaseException | None] = Queue(WAITING)
+
+    def read() -> None:
+        try:
+            for batch in batches:
+                waiting.put(batch)
+        except BaseException as error:  # noqa: BLE001 - raised again by who waits for it
+            waiting.put(error)
+        waiting.put(None)
+
+    Thread(target=read, daemon=True).start()
+    while (found := waiting.get()) is not None:
+        if isinstance(found, BaseException):
+            raise found
+        yield found
+
+
+def gathered(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+    """The rows in tables of at least so many rows; the last one may have fewer."""
+    some: list[pa.RecordBatch] = []
+    for batch in batches:
+        some.append(batch)
+        if sum(each.num_rows for each in some) >= rows:
+            yield pa.Table.from_batches(some)
+            some = []
+    if some:
+        yield pa.Table.from_batches(some)
+
+
+def main() -> None:
+    """Extract."""
+    rooms = open_rooms()
+    [path] = rooms.words
+    with (
+        open_snapshot(rooms.source, rooms.spec) as snapshot,
+        pq.ParquetWriter(path, snapshot.schema, compression="zstd") as writer,
+    ):
+        for table in gathered(ahead(snapshot.rows()), ROW_GROUP_ROWS):
+            writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,11 +126,9 @@ def _tree(pid: int) -> list[int]:
     while waiting:
         each = waiting.pop()
         found.append(each)
-        for children in PROC.glob(f"{each}/task/*/children"):
-            try:
-                waiting += map(int, children.read_text(encoding="ascii").split())
-            except OSError:  # it has just ended
-                continue
+        with suppress(OSError):  # it has just ended
+            for thread in (PROC / str(each) / "task").iterdir():
+                waiting += map(int, (thread / "children").read_text(encoding="ascii").split())
     return found
 
 

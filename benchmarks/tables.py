@@ -19,6 +19,7 @@ VALID = (
 )
 _INVALID = "'COMPLETED', 'complete', ' CLOSED', '', NULL"
 LOOKUP = "order_status_lookup"
+CURSOR = "order_last_updated"
 AT_ONCE = 1_000_000
 """Rows of one INSERT."""
 
@@ -123,9 +124,7 @@ def orders_yaml(source_table: str, *, by: str | None = "day", table: str = "orde
         table: what it is called in the lake and in the warehouse.
     """
     cut: dict[str, Any] = (
-        {}
-        if by is None
-        else {"cursor": {"column": "order_last_updated"}, "partitions": {"by": by, "start": START.date()}}
+        {} if by is None else {"cursor": {"column": CURSOR}, "partitions": {"by": by, "start": START.date()}}
     )
     return {
         "table": table,

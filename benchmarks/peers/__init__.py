@@ -1,25 +1,138 @@
 """The peers: who does what, each in an environment of its own. The other modules here are the programs that they run.
 
-A program knows nothing of ours: it finds the source's address in BENCH_* variables.
+A program knows nothing of ours: it finds the source's address in BENCH_* variables, S3's in AWS_*.
 """
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.contenders import Contender
+from benchmarks.contenders import CannotError, Contender, Facts, Step
+from benchmarks.environments import mariadb_jar, python, release
+from benchmarks.looks import look_at_csv, look_at_parquet
 from benchmarks.scene import Scene
+from benchmarks.tables import CURSOR
+
+FOLDER = Path(__file__).parent
+BUCKET = "bench-peers"
+COLD, MORE, NOTHING = "all rows", "one more row", "no change"
+"""The steps of a pipeline: into an empty lake, after one insert, and once more."""
+
+DLT_BACKENDS = ("pyarrow", "connectorx")
+
+
+def _program(scene: Scene, environment: str, name: str, *words: str) -> list[str]:
+    """The command of one of the programs beside this module.
+
+    Raises:
+        CannotError: its environment cannot be installed here.
+    """
+    return [str(python(scene, environment)), str(FOLDER / f"{name}.py"), *words]
 
 
 def extractors(scene: Scene, table: str, rows: int) -> list[Contender]:
     """Those that write a table to Parquet."""
-    return []
+    single = {
+        f"{release('duckdb', 'duckdb')}, mysql extension": ("duckdb", "read_duckdb", "parquet"),
+        f"{release('connectorx', 'connectorx')}, streaming": ("connectorx", "read_connectorx", "parquet"),
+        f"{release('polars', 'polars')} (ConnectorX)": ("polars", "read_polars", "parquet"),
+        f"{release('ingestr', 'ingestr')}, to CSV": ("ingestr", "read_ingestr", "csv"),
+        f"{release('sling', 'sling-linux-amd64')}": ("sling", "copy_sling", "parquet"),
+        f"the naive way: {release('naive', 'pandas')}, read_sql, to_parquet": ("naive", "naive", "parquet"),
+    }
+    found = [
+        Contender(name, "peer", lambda _, given=given: [_extraction(scene, table, rows, *given)])  # type: ignore[misc]
+        for name, given in single.items()
+    ]
+    found += [
+        Contender(
+            f"{release('dlt', 'dlt')}, {backend} backend",
+            "peer",
+            lambda _, backend=backend: [_dlt(scene, table, rows, backend)],  # type: ignore[misc]
+        )
+        for backend in DLT_BACKENDS
+    ]
+    name = f"{release('spark', 'pyspark')}, local[2], JDBC"
+    return [*found, Contender(name, "peer", lambda _: [_spark(scene, table, rows)], only_full=True)]
+
+
+def _extraction(scene: Scene, table: str, rows: int, environment: str, program: str, kind: str) -> Step:
+    file = scene.results / f"{program}.{kind}"
+
+    def look() -> Facts:
+        try:
+            return look_at_parquet(file, rows) if kind == "parquet" else look_at_csv(file, rows)
+        finally:
+            file.unlink(missing_ok=True)
+
+    target = f"file://{file}" if environment == "sling" else str(file)
+    return Step(_program(scene, environment, program, table, target), after=look)
+
+
+def _dlt(scene: Scene, table: str, rows: int, backend: str) -> Step:
+    folder, state = scene.fresh_folder("dlt"), scene.fresh_folder("dlt-state")
+    command = _program(scene, "dlt", "copy_dlt", table, backend, f"file://{folder}", str(state))
+    return Step(command, after=lambda: look_at_parquet(folder / "lake" / table, rows))
+
+
+def _spark(scene: Scene, table: str, rows: int) -> Step:
+    if shutil.which("java") is None:
+        raise CannotError("there is no Java (apt-get install default-jre-headless)")
+    folder = scene.fresh_folder("spark")
+    command = _program(scene, "spark", "read_spark", table, str(folder / "rows"), str(mariadb_jar(scene)))
+    return Step(command, after=lambda: look_at_parquet(folder, rows))
 
 
 def splitters(scene: Scene, landed: Path, statuses: Sequence[str], rows: int) -> list[Contender]:
     """Those that split a file."""
-    return []
+    programs = {
+        f"{release('polars', 'polars')}, lazy, two sinks": ("polars", "split_polars"),
+        f"{release('duckdb', 'duckdb')}, two COPYs": ("duckdb", "split_duckdb"),
+    }
+
+    def split(environment: str, program: str) -> Step:
+        folder = scene.fresh_folder("split")
+        command = _program(scene, environment, program, str(landed), ",".join(statuses), str(folder))
+        return Step(command, after=lambda: look_at_parquet(folder, rows))
+
+    return [
+        Contender(name, "peer", lambda _, given=given: [split(*given)])  # type: ignore[misc]
+        for name, given in programs.items()
+    ]
 
 
 def copiers(scene: Scene, table: str, less: Callable[[], None], more: Callable[[], None]) -> list[Contender]:
-    """Those that copy a table to S3, and then what is new in it."""
-    return []
+    """Those that copy a table to S3, and then what is new in it.
+
+    Args:
+        scene: the scene.
+        table: the table.
+        less: leaves the table with the rows that it had at the start.
+        more: adds one.
+    """
+
+    def steps(command: Sequence[str]) -> list[Step]:
+        return [Step(command, {}, COLD, less), Step(command, {}, MORE, more), Step(command, {}, NOTHING)]
+
+    def dlt(backend: str) -> list[Step]:
+        state, target = scene.fresh_folder("dlt-state"), f"s3://{scene.empty_bucket(BUCKET)}/dlt"
+        return steps(_program(scene, "dlt", "copy_dlt", table, backend, target, str(state), CURSOR))
+
+    def whole(environment: str, program: str) -> list[Step]:
+        target = f"s3://{scene.empty_bucket(BUCKET)}/{table}/rows.parquet"
+        return steps(_program(scene, environment, program, table, target))
+
+    found = [
+        Contender(
+            f"{release('dlt', 'dlt')}, {backend} backend: increments to S3",
+            "peer",
+            lambda _, backend=backend: dlt(backend),  # type: ignore[misc]
+        )
+        for backend in DLT_BACKENDS
+    ]
+    sling, naive = release("sling", "sling-linux-amd64"), release("naive", "pandas")
+    return [
+        *found,
+        Contender(f"{sling}: the whole table to S3 each time", "peer", lambda _: whole("sling", "copy_sling")),
+        Contender(f"the naive way: {naive}, all to S3 each time", "peer", lambda _: whole("naive", "naive")),
+    ]

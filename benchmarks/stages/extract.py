@@ -4,9 +4,10 @@ from pathlib import Path
 
 from benchmarks.contenders import Contender, Facts, Stage
 from benchmarks.limits import reading
+from benchmarks.looks import look_at_parquet
 from benchmarks.peers import extractors
 from benchmarks.scene import Scene
-from benchmarks.stages.common import look_at_parquet, ours
+from benchmarks.stages.common import ours
 from benchmarks.tables import make_orders, make_wide, orders_yaml, wide_yaml
 
 

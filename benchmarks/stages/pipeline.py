@@ -10,11 +10,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from benchmarks.contenders import CannotError, Contender, Facts, Stage, Step
-from benchmarks.peers import copiers
+from benchmarks.peers import COLD, MORE, NOTHING, copiers
 from benchmarks.scene import ROOT, Scene
 from benchmarks.tables import END, VALID, count, make_orders, orders_yaml
-
-COLD, MORE, NOTHING = "all rows", "one more row", "no change"
 
 
 def pipeline(scene: Scene, rows: int) -> Stage:
@@ -45,8 +43,8 @@ def pipeline(scene: Scene, rows: int) -> Stage:
             Contender("rds_lake: rds-lake sync, everything checked", "ours", sync),
             *copiers(scene, table, less, more),
         ],
-        notes="Ours: source to warehouse in 365 partitions, with every check. The peers copy the same rows to Parquet on "
-        "the same S3, unsplit, unchecked, and into no warehouse.",
+        notes="Ours: source to warehouse in 365 partitions, with every check. The peers copy the same rows to Parquet "
+        "on the same S3, unsplit, unchecked, and into no warehouse.",
         tidy=lambda: _tidy(scene, table, rows),
     )
 

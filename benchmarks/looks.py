@@ -1,0 +1,44 @@
+"""How an outcome is looked at when the clock has stopped: what a contender wrote must hold all rows."""
+
+from pathlib import Path
+
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from benchmarks.contenders import CannotError, Facts
+
+MIB = 1024 * 1024
+
+
+def look_at_parquet(place: Path, rows: int) -> Facts:
+    """Check that a Parquet file, or all below a folder, hold so many rows.
+
+    Raises:
+        CannotError: they do not.
+    """
+    files = sorted(place.rglob("*.parquet")) if place.is_dir() else [place]
+    if not files or not files[0].is_file():
+        raise CannotError("it wrote no Parquet file")
+    return _judge(sum(pq.read_metadata(each).num_rows for each in files), rows, files)
+
+
+def look_at_csv(file: Path, rows: int) -> Facts:
+    """Check that a CSV file with a header holds so many rows.
+
+    Raises:
+        CannotError: it does not.
+    """
+    if not file.is_file():
+        raise CannotError("it wrote no CSV file")
+    options = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    with pyarrow.csv.open_csv(file, parse_options=options) as reader:
+        names = reader.schema.names
+    texts = pyarrow.csv.ConvertOptions(include_columns=names[:1], column_types={names[0]: "string"})
+    with pyarrow.csv.open_csv(file, parse_options=options, convert_options=texts) as reader:
+        return _judge(sum(batch.num_rows for batch in reader), rows, [file])
+
+
+def _judge(found: int, rows: int, files: list[Path]) -> Facts:
+    if found != rows:
+        raise CannotError(f"it wrote {found:,} rows of {rows:,}")
+    return {"MB written": round(sum(each.stat().st_size for each in files) / MIB, 1)}

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import report, results
-from benchmarks.contenders import Contender, Stage, run
+from benchmarks.contenders import CannotError, Contender, Stage, brief, run
+from benchmarks.environments import python
+from benchmarks.measure import measure
 from benchmarks.results import Size
 from benchmarks.scene import ROOT, Scene, open_scene, say
 from benchmarks.stages import STAGES
@@ -27,6 +29,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 found = _measure(scene, name, rows, given.rounds, given.contender, full=given.full)
                 results.keep(size, found, given.results)
                 whole = whole and not _ours_failed(found)
+            _draw(scene, size, given.results)
     report.write(results.read(given.results), given.results.parent)
     say(f"Written: {given.results.parent / report.NAME}")
     return 0 if whole else 1
@@ -67,6 +70,19 @@ def _measure(scene: Scene, name: str, rows: int, rounds: int, only: str, *, full
         traceback.print_exc()
         return results.failed(name, rows, f"{type(error).__name__}: {error}")
     return results.record(stage, outcomes, rounds, time.monotonic() - began)
+
+
+def _draw(scene: Scene, size: Size, file: Path) -> None:
+    """Draw a run's plot beside its results; a report without one is better than none."""
+    try:
+        program = str(python(scene, "plot"))
+    except CannotError as error:
+        say(f"no plot: {error}")
+        return
+    words = [str(file.absolute()), size, str(file.absolute().parent / report.plot_name(size))]
+    done = measure([program, str(Path(report.__file__).with_name("plot.py")), *words], scene.environ, scene.work)
+    if done.code:
+        say(f"no plot: {brief(done.said, done.code)}")
 
 
 def _belongs(contender: Contender, *, full: bool) -> bool:

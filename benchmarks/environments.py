@@ -65,7 +65,7 @@ def _install(scene: Scene, folder: Path, requirements: Sequence[str]) -> None:
     ways = [
         [
             [str(uv), "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)],
-            [str(uv), "pip", "install", "--quiet", "--python", program, *requirements],
+            [str(uv), "pip", "install", "--quiet", "--compile-bytecode", "--python", program, *requirements],
         ],
         [
             [sys.executable, "-m", "venv", "--clear", str(folder)],

@@ -10,6 +10,15 @@ from benchmarks.contenders import CannotError, Facts
 MIB = 1024 * 1024
 
 
+def look_at(place: Path, rows: int) -> Facts:
+    """Check that a file, or all below a folder, hold so many rows.
+
+    Raises:
+        CannotError: they do not.
+    """
+    return look_at_csv(place, rows) if place.suffix == ".csv" else look_at_parquet(place, rows)
+
+
 def look_at_parquet(place: Path, rows: int) -> Facts:
     """Check that a Parquet file, or all below a folder, hold so many rows.
 

@@ -76,13 +76,13 @@ def measure(
         seconds = time.perf_counter() - began
         killer.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
-        peak = watcher.stop()
+        peak, seen = watcher.stop()
     said = log.read_text(encoding="utf-8", errors="replace")
     if seconds >= timeout:
         said += f"\nended after {timeout:.0f} s"
     return Measured(
         seconds=seconds,
-        cpu=usage.ru_utime + usage.ru_stime,
+        cpu=max(usage.ru_utime + usage.ru_stime, seen),  # a child that nobody waited for is in the second only
         peak_mb=peak / MIB if peak else usage.ru_maxrss / (MIB if sys.platform == "darwin" else 1024),
         code=process.returncode,
         said=said[-4000:],
@@ -104,20 +104,23 @@ class _Watcher(threading.Thread):
         self._pid = pid
         self._over = threading.Event()
         self._peak = 0
+        self._cpu: dict[int, float] = {}
         self.start()
 
     def run(self) -> None:
         while not self._over.wait(LOOK_SECONDS):
-            held = [_memory(pid) for pid in _tree(self._pid)]
+            pids = _tree(self._pid)
+            held = [_memory(pid) for pid in pids]
+            self._cpu |= {pid: seconds for pid in pids if (seconds := _processor(pid))}
             together = sum(now for now, _ in held)
             # Between two looks a single process may have held more: the system remembers its own peak.
             self._peak = max([self._peak, together, *(most for _, most in held)])
 
-    def stop(self) -> int:
-        """The peak in bytes; 0 when nothing could be seen."""
+    def stop(self) -> tuple[int, float]:
+        """The peak in bytes and the processor seconds that were seen; 0 when nothing could be."""
         self._over.set()
         self.join()
-        return self._peak
+        return self._peak, sum(self._cpu.values())
 
 
 def _tree(pid: int) -> list[int]:
@@ -141,3 +144,13 @@ def _memory(pid: int) -> tuple[int, int]:
     fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     now, most = (int(fields.get(name, "0").split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
     return now, most
+
+
+def _processor(pid: int) -> float:
+    """The processor seconds of a process so far, without its children's."""
+    try:
+        text = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0.0
+    user, system = text.rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")

@@ -127,8 +127,10 @@ class Scene:
 
     def postgres(self, database: str, *statements: str) -> list[tuple[Any, ...]]:
         """Run statements in the PostgreSQL behind the warehouse, each by itself; the rows of the last one."""
-        given = {name.removeprefix("PG").lower(): value for name, value in self.postgres_environ(database).items()}
-        connection = psycopg2.connect(**given)
+        of = self.postgres_environ(database)
+        connection = psycopg2.connect(
+            host=of["PGHOST"], port=of["PGPORT"], user=of["PGUSER"], password=of["PGPASSWORD"], dbname=database
+        )
         connection.autocommit = True
         try:
             with connection.cursor() as cursor:

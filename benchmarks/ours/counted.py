@@ -4,9 +4,8 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-from botocore.awsrequest import AWSPreparedRequest
+from botocore.awsrequest import AWSPreparedRequest, AWSRequest, AWSResponse
 from botocore.httpsession import URLLib3Session
 
 from rds_lake import cli
@@ -17,7 +16,7 @@ CALLS: Counter[str] = Counter()
 _send = URLLib3Session.send
 
 
-def _counting_send(session: URLLib3Session, request: AWSPreparedRequest) -> Any:  # noqa: ANN401 - botocore's own
+def _counting_send(session: URLLib3Session, request: AWSRequest | AWSPreparedRequest) -> AWSResponse:
     target = request.headers.get("X-Amz-Target")  # what Glue is asked; S3 has none. Retries count as well.
     CALLS["Glue" if target else f"S3 {request.method}"] += 1
     return _send(session, request)
@@ -25,7 +24,7 @@ def _counting_send(session: URLLib3Session, request: AWSPreparedRequest) -> Any:
 
 def main() -> None:
     """Run the command."""
-    URLLib3Session.send = _counting_send
+    URLLib3Session.send = _counting_send  # type: ignore[method-assign, assignment]
     file = Path(sys.argv.pop(1))
     try:
         cli.main()

@@ -5,11 +5,12 @@ A program knows nothing of ours: it finds the source's address in BENCH_* variab
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.contenders import CannotError, Contender, Facts, Step
+from benchmarks.contenders import CannotError, Contender, Facts, Step, nothing
 from benchmarks.environments import mariadb_jar, python, release
-from benchmarks.looks import look_at_csv, look_at_parquet
+from benchmarks.looks import look_at_parquet
 from benchmarks.scene import Scene
 from benchmarks.tables import CURSOR
 
@@ -17,6 +18,9 @@ FOLDER = Path(__file__).parent
 BUCKET = "bench-peers"
 COLD, MORE, NOTHING = "all rows", "one more row", "no change"
 """The steps of a pipeline: into an empty lake, after one insert, and once more."""
+
+MOST_NAIVE = 5_000_000
+"""Rows up to which the naive way is asked: it would take 8 GB for the 20 million."""
 
 DLT_BACKENDS = ("pyarrow", "connectorx")
 
@@ -30,8 +34,18 @@ def _program(scene: Scene, environment: str, name: str, *words: str) -> list[str
     return [str(python(scene, environment)), str(FOLDER / f"{name}.py"), *words]
 
 
-def extractors(scene: Scene, table: str, rows: int) -> list[Contender]:
-    """Those that write a table to Parquet."""
+Look = Callable[[Path], Facts]
+"""Looks at a file, or a folder of files, when the clock has stopped."""
+
+
+def extractors(scene: Scene, table: str, look: Look) -> list[Contender]:
+    """Those that write a table to Parquet.
+
+    Args:
+        scene: the scene.
+        table: the table.
+        look: how what they wrote is looked at.
+    """
     single = {
         f"{release('duckdb', 'duckdb')}, mysql extension": ("duckdb", "read_duckdb", "parquet"),
         f"{release('connectorx', 'connectorx')}, streaming": ("connectorx", "read_connectorx", "parquet"),
@@ -41,46 +55,46 @@ def extractors(scene: Scene, table: str, rows: int) -> list[Contender]:
         f"the naive way: {release('naive', 'pandas')}, read_sql, to_parquet": ("naive", "naive", "parquet"),
     }
     found = [
-        Contender(name, "peer", lambda _, given=given: [_extraction(scene, table, rows, *given)])  # type: ignore[misc]
+        Contender(name, "peer", lambda _, given=given: [_extraction(scene, table, look, *given)])  # type: ignore[misc]
         for name, given in single.items()
     ]
     found += [
         Contender(
             f"{release('dlt', 'dlt')}, {backend} backend",
             "peer",
-            lambda _, backend=backend: [_dlt(scene, table, rows, backend)],  # type: ignore[misc]
+            lambda _, backend=backend: [_dlt(scene, table, look, backend)],  # type: ignore[misc]
         )
         for backend in DLT_BACKENDS
     ]
     name = f"{release('spark', 'pyspark')}, local[2], JDBC"
-    return [*found, Contender(name, "peer", lambda _: [_spark(scene, table, rows)], only_full=True)]
+    return [*found, Contender(name, "peer", lambda _: [_spark(scene, table, look)], only_full=True)]
 
 
-def _extraction(scene: Scene, table: str, rows: int, environment: str, program: str, kind: str) -> Step:
+def _extraction(scene: Scene, table: str, look: Look, environment: str, program: str, kind: str) -> Step:
     file = scene.results / f"{program}.{kind}"
 
-    def look() -> Facts:
+    def after() -> Facts:
         try:
-            return look_at_parquet(file, rows) if kind == "parquet" else look_at_csv(file, rows)
+            return look(file)
         finally:
             file.unlink(missing_ok=True)
 
     target = f"file://{file}" if environment == "sling" else str(file)
-    return Step(_program(scene, environment, program, table, target), after=look)
+    return Step(_program(scene, environment, program, table, target), after=after)
 
 
-def _dlt(scene: Scene, table: str, rows: int, backend: str) -> Step:
+def _dlt(scene: Scene, table: str, look: Look, backend: str) -> Step:
     folder, state = scene.fresh_folder("dlt"), scene.fresh_folder("dlt-state")
     command = _program(scene, "dlt", "copy_dlt", table, backend, f"file://{folder}", str(state))
-    return Step(command, after=lambda: look_at_parquet(folder / "lake" / table, rows))
+    return Step(command, after=lambda: look(folder / "lake" / table))
 
 
-def _spark(scene: Scene, table: str, rows: int) -> Step:
+def _spark(scene: Scene, table: str, look: Look) -> Step:
     if shutil.which("java") is None:
         raise CannotError("there is no Java (apt-get install default-jre-headless)")
     folder = scene.fresh_folder("spark")
     command = _program(scene, "spark", "read_spark", table, str(folder / "rows"), str(mariadb_jar(scene)))
-    return Step(command, after=lambda: look_at_parquet(folder, rows))
+    return Step(command, after=lambda: look(folder))
 
 
 def splitters(scene: Scene, landed: Path, statuses: Sequence[str], rows: int) -> list[Contender]:
@@ -136,3 +150,14 @@ def copiers(scene: Scene, table: str, less: Callable[[], None], more: Callable[[
         Contender(f"{sling}: the whole table to S3 each time", "peer", lambda _: whole("sling", "copy_sling")),
         Contender(f"the naive way: {naive}, all to S3 each time", "peer", lambda _: whole("naive", "naive")),
     ]
+
+
+def growing(scene: Scene, table: str, rows: int) -> list[Contender]:
+    """Those whose memory and seconds are drawn against rows: bare copies to S3."""
+
+    def first(contender: Contender) -> Contender:
+        return replace(contender, steps=lambda number: contender.steps(number)[:1])
+
+    words = ["connectorx", *(["naive"] if rows <= MOST_NAIVE else [])]
+    every = copiers(scene, table, nothing, nothing)
+    return [first(each) for each in every if any(word in each.name for word in words)]

@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from benchmarks.contenders import CannotError, Contender, Facts, Stage, Step
-from benchmarks.peers import COLD, MORE, NOTHING, copiers
+from benchmarks.peers import COLD, MORE, NOTHING, copiers, growing
 from benchmarks.scene import ROOT, Scene
 from benchmarks.tables import END, VALID, count, make_orders, orders_yaml
 
@@ -76,7 +76,8 @@ def growth(scene: Scene, rows: int) -> Stage:
         "growth",
         "Growth: rds-lake sync against the number of rows",
         rows,
-        [Contender("rds_lake: rds-lake sync, everything checked", "ours", syncs)],
+        [Contender("rds_lake: rds-lake sync, everything checked", "ours", syncs), *growing(scene, table, rows)],
+        notes="The peers' bare copies to S3 are for comparison.",
         tidy=lambda: _tidy(scene, table, rows),
     )
 

@@ -1,0 +1,165 @@
+"""The results as figures: medians, what they are a ratio to, and whether the goals are met. The report shows them."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.contenders import Role
+from benchmarks.results import median
+
+COMPLETE_TOOLS = ("dlt", "sling", "ingestr", "pyspark")
+"""Peers that also keep state, types and files in order; the others are readers."""
+
+NAIVE = "the naive way"
+MOST_MB = 400
+FLAT_FROM = 1_000_000
+
+
+@dataclass(frozen=True)
+class Figure:
+    """The medians of one step of one contender; seconds is None when it failed."""
+
+    contender: str
+    role: Role
+    step: str
+    seconds: float | None
+    cpu: float
+    peak_mb: float
+    facts: Mapping[str, float | str]
+    error: str | None
+
+    @classmethod
+    def of(cls, outcome: Mapping[str, Any]) -> "Figure":
+        """From what the results keep of it."""
+        done = outcome["error"] is None and bool(outcome["seconds"])
+        return cls(
+            contender=outcome["contender"],
+            role=outcome["role"],
+            step=outcome["step"],
+            seconds=median(outcome["seconds"]) if done else None,
+            cpu=median(outcome["cpu"]) if done else 0.0,
+            peak_mb=median(outcome["peak_mb"]) if done else 0.0,
+            facts=outcome["facts"],
+            error=outcome["error"],
+        )
+
+
+def figures(stage: Mapping[str, Any]) -> list[Figure]:
+    """A stage's figures."""
+    return [Figure.of(outcome) for outcome in stage["outcomes"]]
+
+
+def steps(found: list[Figure]) -> dict[str, list[Figure]]:
+    """Figures by step, in each the limits first, then by seconds, those that failed last."""
+    named: dict[str, list[Figure]] = {}
+    for each in found:
+        named.setdefault(each.step, []).append(each)
+    return {name: sorted(some, key=_place) for name, some in named.items()}
+
+
+def _place(figure: Figure) -> tuple[bool, bool, float]:
+    is_limit = figure.role == "limit"
+    # Limits stay in the order in which they were run: the first one is what the others are a ratio to.
+    return figure.error is not None, not is_limit, 0.0 if is_limit else figure.seconds or 0.0
+
+
+def base(some: list[Figure]) -> Figure | None:
+    """What the others are a ratio to: the first limit; where there is none, the fastest peer."""
+    done = [each for each in some if each.seconds]
+    limits = [each for each in done if each.role == "limit"]
+    peers = [each for each in done if each.role == "peer"]
+    return limits[0] if limits else min(peers, key=lambda each: each.seconds or 0.0, default=None)
+
+
+def ours(some: list[Figure]) -> Figure | None:
+    """Our first contender that came through."""
+    return next((each for each in some if each.role == "ours" and each.seconds), None)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What was aimed at, and what came out.
+
+    Attributes:
+        text: the goal.
+        measured: the figure, in words.
+        met: whether it is reached.
+    """
+
+    text: str
+    measured: str
+    met: bool
+
+
+def goals(stages: Mapping[str, Mapping[str, Any]]) -> list[Goal]:
+    """The goals of all stages that were run."""
+    return [goal for stage in stages.values() for goal in _OF.get(stage["stage"], _none)(stage)] + list(_flat(stages))
+
+
+def _none(_: Mapping[str, Any]) -> Iterator[Goal]:
+    yield from ()
+
+
+def _ratio(text: str, stage: Mapping[str, Any], most: float, which: str = "") -> Iterator[Goal]:
+    """Ours is at most so many times the base."""
+    for name, some in steps(figures(stage)).items():
+        mine = ours([each for each in some if which in each.contender])
+        other = base(some)
+        if mine and other and mine.seconds and other.seconds:
+            ratio = mine.seconds / other.seconds
+            words = f"{text}{f', {name}' if name else ''}: at most {most:g} x {other.contender}"
+            yield Goal(words, f"{ratio:.2f} x", ratio <= most)
+
+
+def _faster(text: str, stage: Mapping[str, Any], least: float, names: tuple[str, ...]) -> Iterator[Goal]:
+    """Ours is at least so many times faster than the fastest of some peers."""
+    found = figures(stage)
+    mine, theirs = ours(found), [each for each in found if each.seconds and each.contender.startswith(names)]
+    if mine and mine.seconds and theirs:
+        best = min(theirs, key=lambda each: each.seconds or 0.0)
+        factor = (best.seconds or 0.0) / mine.seconds
+        yield Goal(f"{text}: at least {least:g} x faster than {best.contender}", f"{factor:.1f} x", factor >= least)
+
+
+def _memory(text: str, stage: Mapping[str, Any], most: float) -> Iterator[Goal]:
+    mine = ours(figures(stage))
+    if mine:
+        yield Goal(f"{text}: under {most:g} MB", f"{mine.peak_mb:.0f} MB", mine.peak_mb < most)
+
+
+def _orders(stage: Mapping[str, Any]) -> Iterator[Goal]:
+    yield from _ratio("Extract orders", stage, 1.4)
+    yield from _faster("Extract orders", stage, 2.5, COMPLETE_TOOLS)
+    yield from _faster("Extract orders", stage, 15, (NAIVE,))
+
+
+def _split(stage: Mapping[str, Any]) -> Iterator[Goal]:
+    yield from _ratio("Split", stage, 1.5)
+    yield from _memory("Split", stage, 300)
+
+
+def _flat(stages: Mapping[str, Mapping[str, Any]]) -> Iterator[Goal]:
+    """Memory that does not grow with the table."""
+    peaks = {
+        stage["rows"]: mine.peak_mb
+        for stage in stages.values()
+        if stage["stage"] == "growth" and (mine := ours(figures(stage)))
+    }
+    for rows, peak in sorted(peaks.items()):
+        yield Goal(f"A sync's memory at {rows:,} rows: under {MOST_MB} MB", f"{peak:.0f} MB", peak < MOST_MB)
+    large = [peak for rows, peak in peaks.items() if rows >= FLAT_FROM]
+    if len(large) > 1:
+        apart = max(large) / min(large) - 1
+        text = f"A sync's memory from {FLAT_FROM:,} rows on: within 10 % of each other"
+        yield Goal(text, f"{apart:.0%} apart", apart <= 0.1)
+
+
+_OF: Mapping[str, Callable[[Mapping[str, Any]], Iterator[Goal]]] = {
+    "extract_orders": _orders,
+    "extract_wide": lambda stage: _ratio("Extract 30 columns", stage, 1.3),
+    "landing": lambda stage: _ratio("The asset orders_landing", stage, 2, "by month"),
+    "split": _split,
+    "load": lambda stage: _ratio("Load", stage, 2),
+    "merge": lambda stage: _ratio("Merge", stage, 1.5),
+    "pipeline": lambda stage: _ratio(f"Pipeline, {stage['rows']:,} rows", stage, 1),
+}

@@ -18,7 +18,7 @@ from benchmarks.scene import Scene
 SAMPLE = 20_000
 """Rows that are compared: those with the lowest keys, which hold every form of value that the table has."""
 
-TINY = Decimal("1e-6")
+TINY = Decimal("1e-5")
 """How far a FLOAT or DOUBLE may be from the text that MySQL shows, relative to it: it shows six digits of a FLOAT."""
 
 

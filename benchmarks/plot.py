@@ -58,7 +58,7 @@ def main() -> None:
     stages = list(json.loads(Path(results).read_text(encoding="utf-8")).get(size, {}).values())
     extracts = [stage for stage in stages if stage["stage"] == "extract_orders" and stage["outcomes"]]
     growth = [stage for stage in stages if stage["stage"] == "growth"]
-    drawing, axes = plt.subplots(1, 3, figsize=(16, 4.5), layout="constrained")
+    drawing, axes = plt.subplots(1, 3, figsize=(17, 4.8), width_ratios=(1.5, 1, 1), layout="constrained")
     if extracts:
         bars(axes[0], extracts[-1])
     if growth:

@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks.figures import Figure, base, figures, goals, steps
 from benchmarks.results import Results
+from rds_lake.wording import counted
 
 NAME = "RESULTS.md"
 SIZES = {"full": "Full run", "small": "Small run"}
@@ -68,7 +69,7 @@ def _goals(stages: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 def _stage(stage: Mapping[str, Any]) -> Iterator[str]:
     yield f"### {stage['title']}: {stage['rows']:,} rows\n"
-    yield f"{stage['notes']} {stage['rounds']} rounds.\n".lstrip()
+    yield f"{stage['notes']} {counted(stage['rounds'], 'round')}.\n".lstrip()
     for name, some in steps(figures(stage)).items():
         if name:
             yield f"**{name}**\n"

@@ -127,8 +127,10 @@ def test_the_report_shows_ratios_goals_and_failures(tmp_path: Path) -> None:
     text = (tmp_path / report.NAME).read_text(encoding="utf-8")
     assert "| **rds_lake** | 1.30 | 1.3 | 0.10 | 100 | MB written: 30.5 |" in text
     assert "| polars 2 | **fails** | | | | it panics \\| here |" in text
-    assert "| Extract orders: at most 1.4 x limit: C | 1.30 x | met |" in text
-    assert "| Extract orders: at least 15 x faster than the naive way: pandas | 10.0 x | **not met** |" in text
+    assert "| Extract orders, 1,000 rows: at most 1.4 x limit: C | 1.30 x | met |" in text
+    assert (
+        "| Extract orders, 1,000 rows: at least 15 x faster than the naive way: pandas | 10.0 x | **not met** |" in text
+    )
     assert text.index("## Full run") < text.index("## Small run")
 
 

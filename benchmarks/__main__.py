@@ -27,7 +27,7 @@ def main(words: Sequence[str] | None = None) -> int:
         with open_scene(given.folder.absolute()) as scene:
             for name, rows in _chosen(given.only or list(STAGES), size, given.rows):
                 found = _measure(scene, name, rows, given.rounds, given.contender, full=given.full)
-                results.keep(size, found, given.results)
+                report.write(results.keep(size, found, given.results), given.results.parent)
                 whole = whole and not _ours_failed(found)
             _draw(scene, size, given.results)
     report.write(results.read(given.results), given.results.parent)

@@ -7,7 +7,7 @@ program, which also formats them. For the warehouse it is PostgreSQL's own `psql
 import shutil
 import subprocess
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from benchmarks.contenders import CannotError, Contender, Step
@@ -44,14 +44,12 @@ def reading(scene: Scene, table: str) -> list[Contender]:
         program = discarding_client(scene.kept)
     except CannotError as error:
         return [Contender(f"limit: mariadb --quick ({error})", "limit", lambda _: _quick(table))]
-    return [
-        Contender(
-            f"limit: a C client that discards the rows, {protocol} protocol",
-            "limit",
-            lambda _, protocol=protocol: [Step([str(program), protocol, table])],  # type: ignore[misc]
-        )
-        for protocol in PROTOCOLS
-    ]
+
+    def step(protocol: str, _: int) -> Sequence[Step]:
+        return [Step([str(program), protocol, table])]
+
+    name = "limit: a C client that discards the rows, {} protocol"
+    return [Contender(name.format(protocol), "limit", partial(step, protocol)) for protocol in PROTOCOLS]
 
 
 def _quick(table: str) -> Sequence[Step]:
@@ -59,10 +57,10 @@ def _quick(table: str) -> Sequence[Step]:
     if program is None:
         raise CannotError("there is no program 'mariadb' either (apt-get install mariadb-client)")
     text = (
-        f'exec {program} --no-defaults --quick --host="$BENCH_HOST" --port="$BENCH_PORT" --user="$BENCH_USER" '
-        f'"$BENCH_DATABASE" --execute "SELECT * FROM {table}" > /dev/null'
+        f'MYSQL_PWD="$BENCH_PASSWORD" {program} --no-defaults --quick --host="$BENCH_HOST" --port="$BENCH_PORT" '
+        f'--user="$BENCH_USER" "$BENCH_DATABASE" --execute "SELECT * FROM {table}" > /dev/null'
     )
-    return [Step(["sh", "-c", f'MYSQL_PWD="$BENCH_PASSWORD" {text.replace("exec ", "", 1)}'])]
+    return [Step(["sh", "-c", text])]
 
 
 def psql(scene: Scene, database: str, script: Path, *, name: str = "") -> Step:

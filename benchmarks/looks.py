@@ -1,6 +1,8 @@
 """How an outcome is looked at when the clock has stopped: what a contender wrote must hold all rows."""
 
+import io
 from pathlib import Path
+from typing import Any
 
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -45,6 +47,21 @@ def look_at_csv(file: Path, rows: int) -> Facts:
     texts = pyarrow.csv.ConvertOptions(include_columns=names[:1], column_types={names[0]: "string"})
     with pyarrow.csv.open_csv(file, parse_options=options, convert_options=texts) as reader:
         return _judge(sum(batch.num_rows for batch in reader), rows, [file])
+
+
+def look_in_s3(s3: Any, bucket: str, prefix: str, rows: int) -> Facts:  # noqa: ANN401 - boto3 makes its classes
+    """Check that the Parquet objects below a prefix hold so many rows.
+
+    Raises:
+        CannotError: they do not.
+    """
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    keys = [item["Key"] for page in pages for item in page.get("Contents", ()) if item["Key"].endswith(".parquet")]
+    bodies = [s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys]
+    found = sum(pq.read_metadata(io.BytesIO(body)).num_rows for body in bodies)
+    if found != rows:
+        raise CannotError(f"there are {found:,} rows in S3, not {rows:,}")
+    return {}
 
 
 def _judge(found: int, rows: int, files: list[Path]) -> Facts:

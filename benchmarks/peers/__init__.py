@@ -6,11 +6,12 @@ A program knows nothing of ours: it finds the source's address in BENCH_* variab
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from benchmarks.contenders import CannotError, Contender, Facts, Step, nothing
 from benchmarks.environments import mariadb_jar, python, release
-from benchmarks.looks import look_at_parquet
+from benchmarks.looks import look_at_parquet, look_in_s3
 from benchmarks.scene import Scene
 from benchmarks.tables import CURSOR
 
@@ -54,20 +55,16 @@ def extractors(scene: Scene, table: str, look: Look) -> list[Contender]:
         f"{release('sling', 'sling-linux-amd64')}": ("sling", "copy_sling", "parquet"),
         f"the naive way: {release('naive', 'pandas')}, read_sql, to_parquet": ("naive", "naive", "parquet"),
     }
-    found = [
-        Contender(name, "peer", lambda _, given=given: [_extraction(scene, table, look, *given)])  # type: ignore[misc]
-        for name, given in single.items()
-    ]
-    found += [
-        Contender(
-            f"{release('dlt', 'dlt')}, {backend} backend",
-            "peer",
-            lambda _, backend=backend: [_dlt(scene, table, look, backend)],  # type: ignore[misc]
-        )
-        for backend in DLT_BACKENDS
-    ]
-    name = f"{release('spark', 'pyspark')}, local[2], JDBC"
-    return [*found, Contender(name, "peer", lambda _: [_spark(scene, table, look)], only_full=True)]
+    found = [_peer(name, partial(_extraction, scene, table, look, *given)) for name, given in single.items()]
+    name = f"{release('dlt', 'dlt')}, {{}} backend"
+    found += [_peer(name.format(each), partial(_dlt, scene, table, look, each)) for each in DLT_BACKENDS]
+    spark = _peer(f"{release('spark', 'pyspark')}, local[2], JDBC", partial(_spark, scene, table, look))
+    return [*found, replace(spark, only_full=True)]
+
+
+def _peer(name: str, step: Callable[[], Step]) -> Contender:
+    """A peer that does the work in one step."""
+    return Contender(name, "peer", lambda _: [step()])
 
 
 def _extraction(scene: Scene, table: str, look: Look, environment: str, program: str, kind: str) -> Step:
@@ -109,47 +106,47 @@ def splitters(scene: Scene, landed: Path, statuses: Sequence[str], rows: int) ->
         command = _program(scene, environment, program, str(landed), ",".join(statuses), str(folder))
         return Step(command, after=lambda: look_at_parquet(folder, rows))
 
-    return [
-        Contender(name, "peer", lambda _, given=given: [split(*given)])  # type: ignore[misc]
-        for name, given in programs.items()
-    ]
+    return [_peer(name, partial(split, *given)) for name, given in programs.items()]
 
 
-def copiers(scene: Scene, table: str, less: Callable[[], None], more: Callable[[], None]) -> list[Contender]:
+def copiers(
+    scene: Scene, table: str, rows: int, less: Callable[[], None] = nothing, more: Callable[[], None] = nothing
+) -> list[Contender]:
     """Those that copy a table to S3, and then what is new in it.
 
     Args:
         scene: the scene.
         table: the table.
-        less: leaves the table with the rows that it had at the start.
+        rows: how many it has at the start.
+        less: leaves the table with those rows.
         more: adds one.
     """
 
-    def steps(command: Sequence[str]) -> list[Step]:
-        return [Step(command, {}, COLD, less), Step(command, {}, MORE, more), Step(command, {}, NOTHING)]
+    def steps(command: Sequence[str], prefix: str) -> list[Step]:
+        def look(expected: int) -> Facts:
+            return look_in_s3(scene.s3, BUCKET, prefix, expected)
 
-    def dlt(backend: str) -> list[Step]:
+        return [
+            Step(command, {}, COLD, less, partial(look, rows)),
+            Step(command, {}, MORE, more, partial(look, rows + 1)),
+            Step(command, {}, NOTHING, nothing, partial(look, rows + 1)),
+        ]
+
+    def dlt(backend: str, _: int) -> list[Step]:
         state, target = scene.fresh_folder("dlt-state"), f"s3://{scene.empty_bucket(BUCKET)}/dlt"
-        return steps(_program(scene, "dlt", "copy_dlt", table, backend, target, str(state), CURSOR))
-
-    def whole(environment: str, program: str) -> list[Step]:
-        target = f"s3://{scene.empty_bucket(BUCKET)}/{table}/rows.parquet"
-        return steps(_program(scene, environment, program, table, target))
-
-    found = [
-        Contender(
-            f"{release('dlt', 'dlt')}, {backend} backend: increments to S3",
-            "peer",
-            lambda _, backend=backend: dlt(backend),  # type: ignore[misc]
+        return steps(
+            _program(scene, "dlt", "copy_dlt", table, backend, target, str(state), CURSOR), f"dlt/lake/{table}/"
         )
-        for backend in DLT_BACKENDS
-    ]
-    sling, naive = release("sling", "sling-linux-amd64"), release("naive", "pandas")
-    return [
-        *found,
-        Contender(f"{sling}: the whole table to S3 each time", "peer", lambda _: whole("sling", "copy_sling")),
-        Contender(f"the naive way: {naive}, all to S3 each time", "peer", lambda _: whole("naive", "naive")),
-    ]
+
+    def whole(environment: str, program: str, _: int) -> list[Step]:
+        target = f"s3://{scene.empty_bucket(BUCKET)}/{table}/rows.parquet"
+        return steps(_program(scene, environment, program, table, target), f"{table}/")
+
+    version, sling, naive = release("dlt", "dlt"), release("sling", "sling-linux-amd64"), release("naive", "pandas")
+    every = {f"{version}, {backend} backend: increments to S3": partial(dlt, backend) for backend in DLT_BACKENDS}
+    every[f"{sling}: the whole table to S3 each time"] = partial(whole, "sling", "copy_sling")
+    every[f"the naive way: {naive}, all to S3 each time"] = partial(whole, "naive", "naive")
+    return [Contender(name, "peer", made) for name, made in every.items()]
 
 
 def growing(scene: Scene, table: str, rows: int) -> list[Contender]:
@@ -159,5 +156,5 @@ def growing(scene: Scene, table: str, rows: int) -> list[Contender]:
         return replace(contender, steps=lambda number: contender.steps(number)[:1])
 
     words = ["connectorx", *(["naive"] if rows <= MOST_NAIVE else [])]
-    every = copiers(scene, table, nothing, nothing)
+    every = copiers(scene, table, rows)
     return [first(each) for each in every if any(word in each.name for word in words)]

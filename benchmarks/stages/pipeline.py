@@ -41,7 +41,7 @@ def pipeline(scene: Scene, rows: int) -> Stage:
         rows,
         [
             Contender("rds_lake: rds-lake sync, everything checked", "ours", sync),
-            *copiers(scene, table, less, more),
+            *copiers(scene, table, rows, less, more),
         ],
         notes="Ours: source to warehouse in 365 partitions, with every check. The peers copy the same rows to Parquet "
         "on the same S3, unsplit, unchecked, and into no warehouse.",

@@ -1,6 +1,8 @@
 """The lake's rooms: the landing with S3, manifests, fingerprints and catalog, and the split of what landed."""
 
 import json
+from collections.abc import Sequence
+from functools import partial
 
 import pyarrow.parquet as pq
 
@@ -15,10 +17,14 @@ from benchmarks.tables import LOOKUP, make_orders, orders_yaml
 def landing(scene: Scene, rows: int) -> Stage:
     """The asset `orders_landing`, in partitions of several lengths, beside a client that discards the rows."""
     table = make_orders(scene.source, rows)
-    contenders = []
-    for by in (None, "month", "day"):
-        name = f"rds_lake: landed {f'by {by}' if by else 'as one batch'}"
-        contenders.append(Contender(name, "ours", lambda _, by=by: [_landing(scene, table, rows, by)]))  # type: ignore[misc]
+
+    def step(by: str | None, _: int) -> Sequence[Step]:
+        return [_landing(scene, table, rows, by)]
+
+    contenders = [
+        Contender(f"rds_lake: landed {f'by {by}' if by else 'as one batch'}", "ours", partial(step, by))
+        for by in (None, "month", "day")
+    ]
     return Stage(
         "landing",
         "Land orders: the asset orders_landing",

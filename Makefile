@@ -40,7 +40,7 @@ lint: $(DEVELOPMENT)  ## Check style and types only
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(DEVELOPMENT)  ## Measure ours beside the peers, some minutes (FULL=1: 5 and 20 million rows, hours; ONLY='split load')
+bench: $(RUNTIME)  ## Measure ours beside the peers, some minutes (FULL=1: 5 and 20 million rows, hours; ONLY='split load')
 	$(BIN)/python -m benchmarks $(if $(FULL),--full) $(foreach stage,$(ONLY),--only $(stage)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 up: $(RUNTIME)  ## Start the local stack with Dagster's UI (NO_UI=1: without)
@@ -51,7 +51,7 @@ down: $(RUNTIME)  ## Stop the local stack; its data stay
 
 clean:  ## Remove the environment and all caches; the local stack's data in .rds_lake stay
 	@if [ -x $(BIN)/rds-lake ]; then $(BIN)/rds-lake down || true; fi
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find rds_lake rds_lake_tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps are newer than what they were made from, so a second call installs nothing.

@@ -66,6 +66,7 @@ def _measure(scene: Scene, name: str, rows: int, rounds: int, only: str, *, full
             outcomes = run(scene, stage, rounds)
         finally:
             stage.tidy()
+            scene.remove_fresh()
     except Exception as error:  # noqa: BLE001 - whatever it was, it is shown and the next stage has its turn
         traceback.print_exc()
         return results.failed(name, rows, f"{type(error).__name__}: {error}")

@@ -71,6 +71,10 @@ class Scene:
         folder.mkdir(parents=True)
         return folder
 
+    def remove_fresh(self) -> None:
+        """Remove all folders of this kind."""
+        shutil.rmtree(self.folder / "fresh", ignore_errors=True)
+
     # --- the source ---
 
     @property

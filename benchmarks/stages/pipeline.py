@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from benchmarks.contenders import CannotError, Contender, Facts, Stage, Step
-from benchmarks.peers import COLD, MORE, NOTHING, copiers, growing
+from benchmarks.peers import BUCKET, COLD, MORE, NOTHING, copiers, growing
 from benchmarks.scene import ROOT, Scene
 from benchmarks.tables import END, VALID, count, make_orders, orders_yaml
 
@@ -135,7 +135,8 @@ def _check(scene: Scene, environ: Mapping[str, str], table: str) -> Facts:
 
 def _tidy(scene: Scene, table: str, rows: int) -> None:
     one_row_less(scene, table, rows)
-    scene.empty_bucket("bench-pipeline")
+    for bucket in ("bench-pipeline", BUCKET):
+        scene.empty_bucket(bucket)
     scene.drop_database("bench_pipeline")
     if count(scene.source, table) != rows:
         raise CannotError(f"{table} has other rows than at the start")

@@ -4,6 +4,7 @@ Everything lies in one folder (`.bench` of the project unless told otherwise), s
 once. The developer's own settings and servers are never looked at.
 """
 
+import compileall
 import os
 import shutil
 import sys
@@ -187,6 +188,7 @@ class Scene:
             file.parent.mkdir()
             content = {"type": "rds_lake.components.TablePipeline", "attributes": dict(table)}
             file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        compileall.compile_dir(copy, quiet=1)  # as pip does at an installation
         return copy
 
 

@@ -37,7 +37,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ours, the peers and the limit.")
-    parser.add_argument("--full", action="store_true", help="5 and 20 million rows: an hour or two")
+    parser.add_argument("--full", action="store_true", help="5 and 20 million rows: hours")
     parser.add_argument("--only", action="append", choices=list(STAGES), help="this stage; may be given several times")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of each stage (default %(default)s)")
     parser.add_argument("--rows", type=int, action="append", help="another number of rows than the run's")

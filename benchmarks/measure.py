@@ -72,9 +72,14 @@ def measure(
         watcher = _Watcher(process.pid)
         killer = threading.Timer(timeout, _kill, [process.pid])
         killer.start()
-        _, status, usage = os.wait4(process.pid, 0)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:  # Ctrl-C: it has a group of its own and would go on
+            _kill(process.pid)
+            raise
+        finally:
+            killer.cancel()
         seconds = time.perf_counter() - began
-        killer.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
         peak, seen = watcher.stop()
     said = log.read_text(encoding="utf-8", errors="replace")

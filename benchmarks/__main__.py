@@ -23,15 +23,16 @@ def main(words: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(words)
     size: Size = "full" if given.full else "small"
     whole = True
-    if not given.only_report:
-        with open_scene(given.folder.absolute()) as scene:
-            for name, rows in _chosen(given.only or list(STAGES), size, given.rows):
-                found = _measure(scene, name, rows, given.rounds, given.contender, full=given.full)
+    with open_scene(given.folder.absolute()) as scene:
+        for name, rows in _chosen(given.only or list(STAGES), size, given.rows):
+            found = _measure(scene, name, rows, given.rounds, given.contender, full=given.full)
+            whole = whole and not _ours_failed(found)
+            if not given.contender:
                 report.write(results.keep(size, found, given.results), given.results.parent)
-                whole = whole and not _ours_failed(found)
+        if not given.contender:
             _draw(scene, size, given.results)
-    report.write(results.read(given.results), given.results.parent)
-    say(f"Written: {given.results.parent / report.NAME}")
+            report.write(results.read(given.results), given.results.parent)
+            say(f"Written: {given.results.parent / report.NAME}")
     return 0 if whole else 1
 
 
@@ -41,8 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", action="append", choices=list(STAGES), help="this stage; may be given several times")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of each stage (default %(default)s)")
     parser.add_argument("--rows", type=int, action="append", help="another number of rows than the run's")
-    parser.add_argument("--contender", default="", help="only contenders whose names hold this text")
-    parser.add_argument("--only-report", action="store_true", help="measure nothing, write the report again")
+    parser.add_argument("--contender", default="", help="only those whose names hold this text; nothing is kept then")
     parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="for tables and environments (.bench)")
     parser.add_argument("--results", type=Path, default=results.FILE, help="the file of the results")
     return parser

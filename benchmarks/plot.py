@@ -21,7 +21,9 @@ MARGIN = 1.6
 def bars(axes: Any, stage: dict[str, Any]) -> None:  # noqa: ANN401 - matplotlib has no types here
     """Seconds as a ratio to the limit."""
     done = [each for each in stage["outcomes"] if not each["error"] and each["seconds"]]
-    to = next(median(each["seconds"]) for each in done if each["role"] == "limit")
+    to = next((median(each["seconds"]) for each in done if each["role"] == "limit"), None)
+    if to is None:
+        return
     ratios = sorted(((median(each["seconds"]) / to, each) for each in done), key=lambda pair: -pair[0])
     names = [each["contender"].removeprefix("limit: ") for _, each in ratios]
     drawn = axes.barh(names, [ratio for ratio, _ in ratios], color=[COLOURS[each["role"]] for _, each in ratios])

@@ -1,37 +1,14 @@
-"""`extract SPEC FILE`: a table's rows from the snapshot's reader into one Parquet file, written while it reads on."""
+"""`extract SPEC FILE`: a table's rows from the snapshot's reader, which reads ahead by itself, into one Parquet file."""
 
 from collections.abc import Iterable, Iterator
-from queue import Queue
-from threading import Thread
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-
 from benchmarks.ours.rooms import open_rooms
+
 from rds_lake.extract.snapshot import open_snapshot
 
 ROW_GROUP_ROWS = 122_880
-WAITING = 4
-"""Batches that the reader may be ahead of the writer."""
-
-
-def ahead(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The same batches, the next of them being read meanwhile in another thread."""
-    waiting: Queue[pa.RecordBatch | BaseException | None] = Queue(WAITING)
-
-    def read() -> None:
-        try:
-            for batch in batches:
-                waiting.put(batch)
-        except BaseException as error:  # noqa: BLE001 - raised again by who waits for it
-            waiting.put(error)
-        waiting.put(None)
-
-    Thread(target=read, daemon=True).start()
-    while (found := waiting.get()) is not None:
-        if isinstance(found, BaseException):
-            raise found
-        yield found
 
 
 def gathered(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
@@ -54,7 +31,7 @@ def main() -> None:
         open_snapshot(rooms.source, rooms.spec) as snapshot,
         pq.ParquetWriter(path, snapshot.schema, compression="zstd") as writer,
     ):
-        for table in gathered(ahead(snapshot.rows()), ROW_GROUP_ROWS):
+        for table in gathered(snapshot.rows(), ROW_GROUP_ROWS):
             writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
 
 

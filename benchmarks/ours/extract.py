@@ -1,11 +1,11 @@
-"""`extract SPEC FILE`: a table's rows from the snapshot's reader, which reads ahead by itself, into one Parquet file."""
+"""`extract SPEC FILE`: a table's rows from the snapshot's reader, which reads ahead, into one Parquet file."""
 
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from benchmarks.ours.rooms import open_rooms
 
+from benchmarks.ours.rooms import open_rooms
 from rds_lake.extract.snapshot import open_snapshot
 
 ROW_GROUP_ROWS = 122_880

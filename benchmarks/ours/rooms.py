@@ -1,41 +1,54 @@
-"""The rooms, made from the environment as the product's resources make them, but without Dagster."""
+"""The rooms, made from the environment as the product's resources make them, but without Dagster.
+
+What a program does not ask for is not imported: starting is part of what is measured.
+"""
 
 import json
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
-
-import boto3
-from botocore.config import Config
+from typing import TYPE_CHECKING, NamedTuple
 
 from rds_lake.extract.source import Source
-from rds_lake.lake.catalog import Catalog
-from rds_lake.lake.store import CONCURRENCY, ObjectStore
 from rds_lake.settings import parse_database_url, required
 from rds_lake.spec import TableSpec
-from rds_lake.warehouse.connection import Warehouse
+
+if TYPE_CHECKING:
+    from rds_lake.lake.catalog import Catalog
+    from rds_lake.lake.store import ObjectStore
+    from rds_lake.warehouse.connection import Warehouse
 
 SOURCE, WAREHOUSE = "RDS_LAKE_SOURCE_URL", "RDS_LAKE_WAREHOUSE_URL"
 
 
 class Rooms(NamedTuple):
-    """The table's YAML, which is the program's first word, in JSON; the rooms; and the program's other words."""
+    """The table's YAML, which is the program's first word, in JSON; the source; and the program's other words."""
 
     spec: TableSpec
     source: Source
     words: Sequence[str]
 
-    def store(self) -> ObjectStore:
+    def store(self) -> "ObjectStore":
         """The lake's bucket."""
+        import boto3
+        from botocore.config import Config
+
+        from rds_lake.lake.store import CONCURRENCY, ObjectStore
+
         config = Config(max_pool_connections=2 * CONCURRENCY)
         return ObjectStore(boto3.client("s3", config=config), required("RDS_LAKE_BUCKET"))
 
-    def catalog(self) -> Catalog:
+    def catalog(self) -> "Catalog":
         """The lake's catalog."""
+        import boto3
+
+        from rds_lake.lake.catalog import Catalog
+
         return Catalog(boto3.client("glue"), required("RDS_LAKE_GLUE_DATABASE"))
 
-    def warehouse(self) -> Warehouse:
+    def warehouse(self) -> "Warehouse":
         """The warehouse."""
+        from rds_lake.warehouse.connection import Warehouse
+
         url = parse_database_url(required(WAREHOUSE), scheme="redshift", variable=WAREHOUSE)
         return Warehouse(url, required("RDS_LAKE_REDSHIFT_IAM_ROLE"))
 

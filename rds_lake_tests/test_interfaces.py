@@ -97,8 +97,8 @@ def test_a_manifest_has_redshifts_form_and_these_keys(world: World, orders: Tabl
     for stage in LAKE:
         manifest: dict[str, Any] = json.loads(world.get(f"orders/_manifests/{stage}/2024-01-02.json"))
         assert list(manifest) == list(MANIFEST)
-        missing = {"snapshot"} | {"landing": {"parent", "rules"}, "archived": {"rules"}}.get(stage, set())
-        assert {key for key, value in manifest.items() if value is None} | {"snapshot"} == missing
+        missing = {"landing": {"parent", "rules"}, "archived": {"rules"}}.get(stage, set())
+        assert {key for key, value in manifest.items() if value is None} == missing
         assert all(isinstance(manifest[key], kind) for key, kind in MANIFEST.items() if key not in missing)
         assert (manifest["version"], manifest["table"], manifest["stage"]) == (1, "orders", stage)
         assert manifest["partition"] == "2024-01-02"

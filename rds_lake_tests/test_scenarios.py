@@ -31,7 +31,6 @@ from pipeline import LAKE, VALID, Row, World, mysql, order_rows, until
 from rds_lake.definitions import PROJECT
 from rds_lake.extract import reader, snapshot
 from rds_lake.extract.fence import read_fence
-from rds_lake.extract.snapshot import Snapshot
 from rds_lake.lake.gc import Collector
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifests
@@ -399,20 +398,20 @@ def test_11_a_row_that_is_updated_while_pages_are_read_is_there_once(
     spec = few(world, order_rows(300, 3))
     naive = Watermark(world, spec, page=100)
     naive.rows.update(world.ask(f"SELECT * FROM {spec.source_name} WHERE order_id <= 100"))  # its first page
-    to_batch = Snapshot._to_batch
+    decode = reader.decode
     pages = []
 
-    def update_between(self: Snapshot, *given: Any) -> pa.RecordBatch:
+    def update_between(*given: Any) -> Any:
         pages.append(1)
         if len(pages) == 3:
             world.ask(
                 f"UPDATE {spec.source_name} SET order_last_updated = '2024-01-03 12:00:00', order_status = 'ON_HOLD' "
                 "WHERE order_id IN (5, 150, 295)"
             )
-        return to_batch(self, *given)
+        return decode(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Snapshot, "_to_batch", update_between)
+        patch.setattr(reader, "decode", update_between)
         assert world.sync(spec).ok
     assert len(pages) > 3
     in_step(world, spec)
@@ -553,9 +552,10 @@ def load_twice(world: World, spec: TableSpec) -> None:
         .values()
     ]
     emptied, go = threading.Event(), threading.Event()
+    fills = tuple(f'{word} "public"."{spec.warehouse_name}"' for word in ("INSERT INTO", "COPY"))
 
     def stand(self: Session, text: str, parameters: tuple[Any, ...] = ()) -> Any:
-        if text.startswith(f'INSERT INTO "public"."{spec.warehouse_name}"') and not emptied.is_set():
+        if text.startswith(fills) and not emptied.is_set():
             emptied.set()
             assert go.wait(60)
         return execute(self, text, parameters)
@@ -726,22 +726,28 @@ def test_29_times_in_parquet_are_microseconds_for_every_reader(world: World) -> 
 def test_30_a_source_that_stops_in_the_middle_fails_the_run_and_moves_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "BATCH_ROWS", 10)
     spec = few(world, order_rows(30, 3))
     in_step(world, spec)
     before = world.state(spec).content
-    world.ask(
-        f"INSERT INTO {spec.source_name} SELECT order_id + 1000, order_last_updated, 1, REPEAT('x', 25) "
-        f"FROM {spec.source_name}"
+    world.ask(  # more than the sockets' buffers hold
+        f"INSERT INTO {spec.source_name} SELECT seq + 1000, '2024-01-02 01:00:00', 1, REPEAT('x', 25) "
+        "FROM seq_1_to_200000"
     )
-    to_batch = Snapshot._to_batch
+    decode, started = reader.decode, reader.Stream.__init__
+    numbers: list[int] = []
 
-    def stop(self: Snapshot, *given: Any) -> pa.RecordBatch:
-        world.ask(f"KILL {self._connection.thread_id()}")
-        return to_batch(self, *given)
+    def start(self: reader.Stream, driver: Any, *given: Any) -> None:
+        numbers.append(driver.thread_id())
+        started(self, driver, *given)
+
+    def stop(*given: Any) -> Any:
+        while numbers:
+            world.ask(f"KILL {numbers.pop()}")
+        return decode(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Snapshot, "_to_batch", stop)
+        patch.setattr(reader.Stream, "__init__", start)
+        patch.setattr(reader, "decode", stop)
         patch.setattr("rds_lake.assets.common.RETRIES", 0)
         patch.setattr(time, "sleep", lambda _: None)
         done = world.sync(spec)

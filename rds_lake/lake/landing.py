@@ -143,6 +143,7 @@ class _Landing:
         self._current = replacing
         self._report = report
         self._again = again
+        self._read = new_batch_id()  # every row of a landing is read in its one snapshot
         self._done = 0
         self._counting = Lock()
         self._slots = BoundedSemaphore(WAITING)
@@ -220,6 +221,7 @@ class _Landing:
             format=spec.landing.format,
             source_unique=self._snapshot.table.is_unique(spec.key),
             shape=self._shape.digest,
+            snapshot=self._read,
         )
 
     def _write(self, partition: str, batches: Iterable[pa.RecordBatch], fingerprint: str | Checksum) -> _Written:

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rds_lake.extract.fingerprint import EMPTY, version
 from rds_lake.extract.types import Column
@@ -103,15 +104,22 @@ class Checksum:
         return Checksum(self.key, self.cursor, self.fraction)
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Add rows, none of them without a cursor value."""
+        """Add rows."""
         moments = batch.column(self.cursor)
-        kind = pa.date32() if self.fraction is None else pa.timestamp("us")
-        cursor = _numbers(moments.cast(kind))
-        if self.fraction is None:
-            cursor = cursor.astype(np.int64) * _DAY
+        if moments.null_count:
+            without = moments.is_null()
+            self._add(batch.filter(without), None)
+            batch = batch.filter(pc.invert(without))
+        if batch.num_rows:
+            kind = pa.date32() if self.fraction is None else pa.timestamp("us")
+            cursor = _numbers(batch.column(self.cursor).cast(kind))
+            self._add(batch, cursor.astype(np.int64) * _DAY if self.fraction is None else cursor)
+
+    def _add(self, batch: pa.RecordBatch, cursor: Numbers | None) -> None:
         keys = [_numbers(batch.column(name)) for name in self.key]
         for shape, rows in _by_shape(keys):
-            sums = _checksums([key[rows] for key in keys], shape, cursor[rows], self.fraction)
+            moments = None if cursor is None else list(_moment(cursor[rows], self.fraction))
+            sums = _checksums([key[rows] for key in keys], shape, moments)
             # Of 32 bits each: a sum of the whole numbers would not fit.
             self._sums.append((int((sums >> np.uint64(32)).sum()) << 32) + int((sums & np.uint64(0xFFFFFFFF)).sum()))
         self.rows += batch.num_rows
@@ -157,15 +165,21 @@ def _size(numbers: Numbers) -> Numbers:
     return np.abs(numbers.astype(np.int64)).astype(np.uint64)
 
 
-def _checksums(keys: Sequence[Numbers], shape: Sequence[int], cursor: Numbers, fraction: int | None) -> Numbers:
-    """Both CRCs of rows whose keys have texts of the same lengths."""
+def _checksums(keys: Sequence[Numbers], shape: Sequence[int], moment: "list[_Part] | None") -> Numbers:
+    """Both CRCs of rows whose keys have texts of the same lengths.
+
+    Args:
+        keys: the values of each column of the key.
+        shape: how many digits those of each have.
+        moment: the text of the cursor; None if no row has a value.
+    """
     told = [_integer(key, digits) for key, digits in zip(keys, shape, strict=True)]
-    moment = list(_moment(cursor, fraction))
-    forwards = _laid_out([*told, moment], quoted=True)
-    backwards = _laid_out([moment, *reversed(told)], quoted=False)[::-1]
-    found = np.full(len(cursor), zlib.crc32(_template(forwards)) << 32 | zlib.crc32(_template(backwards)), np.uint64)
+    cursor = [] if moment is None else [moment]
+    forwards = _laid_out([*told, *cursor], quoted=True) + ([b",NULL"] if moment is None else [])
+    backwards = _laid_out([*cursor, *reversed(told)], quoted=False)[::-1]
+    found = np.full(len(keys[0]), zlib.crc32(_template(forwards)) << 32 | zlib.crc32(_template(backwards)), np.uint64)
     behind = [_behind(parts) for parts in (forwards, backwards)]
-    for pieces in (*told, moment):
+    for pieces in (*told, *cursor):
         for piece in pieces:
             if isinstance(piece, _Piece):
                 places = [held[id(piece)] for held in behind]

@@ -114,10 +114,9 @@ class Snapshot:
             self._aside.remove(connection)
         return found
 
-    def checksum(self, window: Window) -> Checksum | None:
-        """What computes fingerprints of a window's partitions from their rows; None if only the source can tell."""
-        nulls = holds_nulls(self.spec, self.below_fence(window))
-        return None if nulls else Checksum.of(self.spec, self.table.columns)
+    def checksum(self) -> Checksum | None:
+        """What computes fingerprints from rows that have been read; None if only the source can tell them."""
+        return Checksum.of(self.spec, self.table.columns)
 
     def indexes(self) -> dict[str, list[str]] | None:
         """The columns of each of the table's indexes, by the index's name; None for a view."""

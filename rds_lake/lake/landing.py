@@ -179,7 +179,7 @@ class _Landing:
         """
         spec = self._snapshot.spec
         window = cut(spec)[1].span(keys[0], keys[-1])
-        checksum = self._checksum(window)
+        checksum = self._checksum()
         counting = pool.submit(self._snapshot.counts_now, window) if checksum else None
         told = {} if checksum else self._snapshot.fingerprints(window)
         counts = {key: rows_of(fingerprint) for key, fingerprint in told.items()}
@@ -191,9 +191,9 @@ class _Landing:
             self._hand_over(pool, counting.result())
             self._clear_doubts(pool)
 
-    def _checksum(self, window: Window) -> Checksum | None:
+    def _checksum(self) -> Checksum | None:
         """What computes fingerprints from the rows, if it can, and if the columns that it looks at are as they came."""
-        checksum = self._snapshot.checksum(window)
+        checksum = self._snapshot.checksum()
         if checksum is None:
             return None
         came, agreed = (

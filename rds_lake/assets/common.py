@@ -216,13 +216,18 @@ def is_again(context: AssetExecutionContext) -> bool:
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """Have Dagster try a transient error again, and fail at once with a permanent one; its text says what to do."""
+    """Have Dagster try a transient error again, and fail at once with a permanent one; its text says what to do.
+
+    What a step has let go of is given back to the system, so that the next one does not come on top of it.
+    """
     try:
         yield
     except TransientError as error:
         raise dg.RetryRequested(max_retries=RETRIES, seconds_to_wait=RETRY_SECONDS) from error
     except PermanentError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
+    finally:
+        pa.default_memory_pool().release_unused()
 
 
 def column_schema(spec: TableSpec, columns: Sequence[Column]) -> dg.TableSchema:

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from rds_lake.errors import PermanentError
@@ -25,6 +26,7 @@ from rds_lake.quality.rules import (
     CompiledRules,
     Lookup,
     applying_rules,
+    columns_read,
     compile_rules,
     engine_settings,
     fill_lookups,
@@ -39,11 +41,14 @@ VALUES_SHOWN = 20
 KEYS_SHOWN = 10
 """Keys of bad rows that a report shows."""
 
-PORTION_ROWS = 500_000
+PORTION_ROWS = 250_000
 """Rows that are looked at together; a single batch may be larger, and then goes to disk where it must."""
 
+MEMORY = "96MB"
+"""What the engine may hold of them before it goes to disk."""
+
 PARTITION = f"{KEEPS}partition"
-"""The column, inside the query only, that says which partition a row is of; no source's column is called so."""
+"""The column, inside the query only, that numbers the partition a row is of; no source's column is called so."""
 
 
 @dataclass(frozen=True)
@@ -105,18 +110,18 @@ def inspect(
     )
     with (
         TemporaryDirectory(prefix="rds_lake-") as scratch,
-        duckdb.connect(config=engine_settings(scratch)) as connection,
+        duckdb.connect(config={**engine_settings(scratch), "memory_limit": MEMORY}) as connection,
     ):
         fill_lookups(connection, single, lookup_values, spec.table, widest.columns)
-        repeated = sum(
-            _scan(connection, store, portion, single, spec.key or columns, widest, first=number == 0)
-            for number, portion in enumerate(_portions(filled))
-        )
-        broken = {label for (label,) in _rows_of(connection, "SELECT DISTINCT unnest(_failed_rules) FROM broken")}
-        rules = tuple(
-            _report(connection, spec, rule.label, declared) if rule.label in broken else RuleReport(rule.label, 0)
-            for rule in single.rules
-        )
+        every = pa.schema([*arrow_schema(widest.columns), (FILE, pa.string()), (ROW, pa.int64())])
+        try_rules(connection, single, spec.table, every)
+        key = spec.key or columns
+        named = {name for rule in declared.values() for name in rule.columns}
+        needed = named.union(key, *columns_read(connection, single, every.names))
+        seen = pa.schema([(PARTITION, pa.int32()), *(field for field in every if field.name in needed)])
+        scan = _Scan(connection, store, spec, single, seen)
+        repeated = sum(scan.add(portion, key) for portion in _portions(filled))
+        rules = tuple(scan.report(rule.label) for rule in single.rules)
     return Report(sum(manifest.rows for manifest in filled), rules, repeated)
 
 
@@ -132,89 +137,97 @@ def _portions(manifests: Sequence[Manifest]) -> Iterator[list[Manifest]]:
         yield portion
 
 
-def _scan(
-    connection: duckdb.DuckDBPyConnection,
-    store: ObjectStore,
-    manifests: Sequence[Manifest],
-    rules: CompiledRules,
-    key: tuple[str, ...],
-    widest: Manifest,
-    *,
-    first: bool,
-) -> int:
-    """Read batches once: bad rows are added to the table `broken`; returns how many keys repeat in a partition."""
-    schema = arrow_schema(widest.columns)
-    marks = [pa.field(PARTITION, pa.string()), pa.field(FILE, pa.string()), pa.field(ROW, pa.int64())]
-    full = pa.schema([*schema, *marks])
-    if first:
-        try_rules(connection, rules, manifests[-1].table, full)
-        connection.register(ROWS, pa.Table.from_batches([], full))
-        connection.execute(f"CREATE TABLE broken AS {rules.select(ROWS)}")
-        connection.unregister(ROWS)
-    reader = pa.RecordBatchReader.from_batches(full, _rows(store, manifests, schema, marks))
-    connection.register(ROWS, reader)
-    with applying_rules(manifests[-1].table, f"{len(manifests):,} partitions"):
-        connection.execute(f"CREATE TEMP TABLE scanned AS {rules.select(ROWS)}")
-    connection.unregister(ROWS)
-    connection.execute("INSERT INTO broken SELECT * FROM scanned WHERE _failed_rules IS NOT NULL")
-    twice = f"SELECT 1 FROM scanned GROUP BY {PARTITION}, {quote_all(key)} HAVING COUNT(*) > 1"
-    [(repeated,)] = _rows_of(connection, f"SELECT COUNT(*) FROM ({twice})")
-    connection.execute("DROP TABLE scanned")
-    return int(repeated)
+class _Scan:
+    """Reads batches once, as far as somebody asks for their columns, and gathers what breaks the rules.
 
+    What it gathers are values with their counts and a few keys, not rows: there may be as many bad rows as rows.
 
-def _rows(
-    store: ObjectStore, manifests: Sequence[Manifest], schema: pa.Schema, marks: list[pa.Field]
-) -> Iterator[pa.RecordBatch]:
-    full = pa.schema([*schema, *marks])
-    for manifest in manifests:
-        for file in manifest.files:
-            with open_batches(store, file, arrow_schema(manifest.columns), manifest.format) as batches:
-                for batch in batches:
-                    texts = [pa.array([text] * batch.num_rows, pa.string()) for text in (manifest.partition, file.key)]
-                    rows = pa.array(range(batch.num_rows), pa.int64())
-                    yield pa.record_batch([*_fitted(batch, schema, manifest), *texts, rows], schema=full)
+    Args:
+        connection: the engine.
+        store: the lake's bucket.
+        spec: the table's YAML.
+        rules: the rules, tried.
+        seen: the columns that are looked at.
+    """
 
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        store: ObjectStore,
+        spec: TableSpec,
+        rules: CompiledRules,
+        seen: pa.Schema,
+    ) -> None:
+        self._connection, self._store, self._rules, self._seen = connection, store, rules, seen
+        declared = {rule.label: rule.columns for rule in spec.rules}
+        # An implied rule's values may be of any length.
+        self._shown = {label: names[0] for label, names in declared.items() if names and not spec.is_personal(names[0])}
+        self._keys = [key for key in spec.key if not spec.is_personal(key)]
+        connection.execute("CREATE TABLE bad_values (label VARCHAR, value VARCHAR, rows BIGINT)")
+        connection.execute("CREATE TABLE bad_keys (label VARCHAR, key VARCHAR)")
 
-def _fitted(batch: pa.RecordBatch, schema: pa.Schema, manifest: Manifest) -> list[pa.Array]:
-    """A batch's columns as the batches of another age have them: by name, NULL where it has none."""
-    places = {name.lower(): place for place, name in enumerate(batch.schema.names)}
-    arrays = []
-    for field in schema:
-        place = places.get(field.name.lower())
-        try:
-            arrays.append(
-                pa.nulls(batch.num_rows, field.type) if place is None else batch.column(place).cast(field.type)
+    def add(self, manifests: Sequence[Manifest], key: Sequence[str]) -> int:
+        """Look at some batches; how many keys stand more than once in their partition."""
+        self._connection.register(ROWS, pa.RecordBatchReader.from_batches(self._seen, self._rows(manifests)))
+        with applying_rules(manifests[-1].table, f"{len(manifests):,} partitions"):
+            self._connection.execute(f"CREATE TEMP TABLE scanned AS {self._rules.select(ROWS)}")
+        self._connection.unregister(ROWS)
+        for (label,) in self._answer("SELECT DISTINCT unnest(_failed_rules) FROM scanned"):
+            bad = f"FROM scanned WHERE list_contains(_failed_rules, {literal(label)})"
+            value = f"CAST({quote(self._shown[label])} AS VARCHAR)" if label in self._shown else "NULL"
+            self._connection.execute(
+                f"INSERT INTO bad_values SELECT {literal(label)}, {value}, COUNT(*) {bad} GROUP BY 2"
             )
-        except pa.ArrowInvalid as error:
-            raise PermanentError(
-                f"{manifest.table}: the partition {manifest.partition} was landed with another type of the column "
-                f"'{field.name}', which does not become {field.type}: {error}.",
-                f"Land it again: run 'rds-lake sync {manifest.table}'.",
-            ) from error
-    return arrays
+            if self._keys:
+                text = f"concat_ws(', ', {quote_all(self._keys)})"
+                first = f"SELECT {literal(label)}, {text} {bad} ORDER BY 2 LIMIT {KEYS_SHOWN}"
+                self._connection.execute(f"INSERT INTO bad_keys {first}")
+        twice = f"SELECT 1 FROM scanned GROUP BY {PARTITION}, {quote_all(list(key))} HAVING COUNT(*) > 1"
+        [(repeated,)] = self._answer(f"SELECT COUNT(*) FROM ({twice})")
+        self._connection.execute("DROP TABLE scanned")
+        return int(repeated)
 
+    def report(self, label: str) -> RuleReport:
+        """How all batches keep one rule."""
+        values, keys = (f"FROM {name} WHERE label = {literal(label)}" for name in ("bad_values", "bad_keys"))
+        [(broken,)] = self._answer(f"SELECT COALESCE(SUM(rows), 0)::BIGINT {values}")
+        most = f"SELECT value, SUM(rows)::BIGINT {values} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {VALUES_SHOWN}"
+        some = self._answer(f"SELECT key {keys} ORDER BY 1 LIMIT {KEYS_SHOWN}")
+        shown = tuple(self._answer(most)) if label in self._shown else ()
+        return RuleReport(label, broken, shown, tuple(key for (key,) in some))
 
-def _report(
-    connection: duckdb.DuckDBPyConnection, spec: TableSpec, label: str, declared: Mapping[str, Any]
-) -> RuleReport:
-    where = f"list_contains(_failed_rules, {literal(label)})"
-    broken = _rows_of(connection, f"SELECT COUNT(*) FROM broken WHERE {where}")[0][0]
-    columns = declared[label].columns if label in declared else ()  # an implied rule's values may be of any length
-    values: list[tuple[str | None, int]] = []
-    if columns and not spec.is_personal(columns[0]):
-        value = f"CAST({quote(columns[0])} AS VARCHAR)"
-        values = _rows_of(
-            connection,
-            f"SELECT {value}, COUNT(*) FROM broken WHERE {where} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {VALUES_SHOWN}",
-        )
-    keys = [key for key in spec.key if not spec.is_personal(key)]
-    sample: list[tuple[str]] = []
-    if keys:
-        text = f"concat_ws(', ', {quote_all(keys)})"
-        sample = _rows_of(connection, f"SELECT {text} FROM broken WHERE {where} ORDER BY 1 LIMIT {KEYS_SHOWN}")
-    return RuleReport(label, broken, tuple(values), tuple(row[0] for row in sample))
+    def _answer(self, text: str) -> list[Any]:
+        return self._connection.execute(text).fetchall()
 
+    def _rows(self, manifests: Sequence[Manifest]) -> Iterator[pa.RecordBatch]:
+        for number, manifest in enumerate(manifests):
+            wanted = {name.lower() for name in self._seen.names}
+            columns = pa.schema([field for field in arrow_schema(manifest.columns) if field.name.lower() in wanted])
+            for file in manifest.files:
+                first = 0
+                with open_batches(self._store, file, columns, manifest.format) as batches:
+                    for batch in batches:
+                        yield self._fitted(batch, manifest, number, file.key, first)
+                        first += batch.num_rows
 
-def _rows_of(connection: duckdb.DuckDBPyConnection, text: str) -> list[Any]:
-    return connection.execute(text).fetchall()
+    def _fitted(self, batch: pa.RecordBatch, manifest: Manifest, number: int, file: str, first: int) -> pa.RecordBatch:
+        """A batch as those of another age are: columns by name, NULL where it has none; and where the rows stand."""
+        count = batch.num_rows
+        held = {name.lower(): column for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+        marks = {
+            PARTITION: pa.repeat(pa.scalar(number, pa.int32()), count),
+            FILE: pa.repeat(pa.scalar(file, pa.string()), count),
+            ROW: pa.array(np.arange(first, first + count)),
+        }
+        arrays = []
+        for field in self._seen:
+            column = marks[field.name] if field.name in marks else held.get(field.name.lower())
+            try:
+                arrays.append(pa.nulls(count, field.type) if column is None else column.cast(field.type))
+            except pa.ArrowInvalid as error:
+                raise PermanentError(
+                    f"{manifest.table}: the partition {manifest.partition} was landed with another type of the column "
+                    f"'{field.name}', which does not become {field.type}: {error}.",
+                    f"Land it again: run 'rds-lake sync {manifest.table}'.",
+                ) from error
+        return pa.record_batch(arrays, schema=self._seen)

@@ -19,11 +19,19 @@ VARIABLES: Mapping[str, str] = {
     "RDS_LAKE_WAREHOUSE_URL": "The Redshift warehouse: redshift://user:password@host:port/database",
     "RDS_LAKE_REDSHIFT_IAM_ROLE": "ARN of the role that Redshift's COPY reads the lake with",
     "RDS_LAKE_AUTOMATION": "'on' starts sensors and schedules with the deployment (default off: switch on in the UI)",
+    "RDS_LAKE_MEMORY_MB": "Memory that a sync may take, in MB (default 400)",
     "RDS_LAKE_HOME": "Folder of the local stack's data and of Dagster's records (default .rds_lake)",
     "RDS_LAKE_MYSQL": "Where the local stack's MySQL comes from: path, debian or seekdb (default: what works)",
 }
 
-DEFAULTS: Mapping[str, str] = {"RDS_LAKE_GLUE_DATABASE": "rds_lake", "RDS_LAKE_AUTOMATION": "off"}
+DEFAULTS: Mapping[str, str] = {
+    "RDS_LAKE_GLUE_DATABASE": "rds_lake",
+    "RDS_LAKE_AUTOMATION": "off",
+    "RDS_LAKE_MEMORY_MB": "400",
+}
+
+PROGRAM_MB = 250
+"""What the program takes itself, before it has a row."""
 
 DEFAULT_PORTS = {"mysql": 3306, "redshift": 5439}
 
@@ -88,6 +96,21 @@ def parse_database_url(text: str, *, scheme: str, variable: str) -> DatabaseUrl:
 def home(environ: Mapping[str, str] = os.environ) -> Path:
     """The folder of the local stack's data and of Dagster's records: `RDS_LAKE_HOME`, or `.rds_lake` here."""
     return Path(environ.get("RDS_LAKE_HOME") or ".rds_lake").expanduser().absolute()
+
+
+def memory_for_rows(environ: Mapping[str, str] = os.environ) -> int:
+    """Bytes of memory that rows may take: `RDS_LAKE_MEMORY_MB` without what the program takes itself.
+
+    Raises:
+        ConfigError: it is no number, or leaves nothing for rows.
+    """
+    given = required("RDS_LAKE_MEMORY_MB", environ)
+    if not given.isdecimal() or int(given) <= PROGRAM_MB:
+        raise ConfigError(
+            f"RDS_LAKE_MEMORY_MB is '{given}', which leaves no memory for rows.",
+            f"Give a number of MB above {PROGRAM_MB}, or take it out for {DEFAULTS['RDS_LAKE_MEMORY_MB']}.",
+        )
+    return (int(given) - PROGRAM_MB) * 1024 * 1024
 
 
 def required(variable: str, environ: Mapping[str, str] = os.environ) -> str:

@@ -17,12 +17,14 @@ from rds_lake.assets.common import (
 )
 from rds_lake.lake.batch import commit_if_new
 from rds_lake.lake.catalog import publish
+from rds_lake.lake.files import memory_of
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Committed, Manifest, Manifests
 from rds_lake.lake.store import ObjectStore, side_by_side
 from rds_lake.plan import lookup_values
 from rds_lake.quality.split import DISCARDED_GLUE_COLUMNS, Splitter
 from rds_lake.resources.services import LakeResource, ProgressResource, RdsResource
+from rds_lake.settings import memory_for_rows
 from rds_lake.spec import Stage, TableSpec
 
 STAGES: tuple[Stage, Stage] = ("staging", "discarded")
@@ -110,7 +112,8 @@ def _split_all(
         for stage in STAGES:
             before[stage] |= manifests.read_all(stage, some)
         landed |= manifests.require_all("landing", some)
-        committed |= zip(some, side_by_side(one, some), strict=True)
+        costs = {key: memory_of(item.manifest.size) for key, item in landed.items()}
+        committed |= zip(some, side_by_side(one, some, costs.__getitem__, memory_for_rows()), strict=True)
     return committed, before
 
 

@@ -52,6 +52,15 @@ CSV_BLOCK_BYTES = 16 * MIB
 """What the CSV reader takes at a time; a row must not be longer."""
 
 
+def memory_of(size: int) -> int:
+    """About how many bytes of memory it takes to read files of so many bytes and write their rows again.
+
+    Values are some times larger than files, but no more of them is held than is read, and gathered for a row group, at
+    a time.
+    """
+    return min(8 * size, 2 * ROW_GROUP_BYTES + READ_BYTES)
+
+
 class _Writer(Protocol):
     def write_batch(self, batch: pa.RecordBatch) -> None: ...
     def settle(self) -> None: ...

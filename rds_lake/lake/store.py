@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 from os.path import commonpath
-from threading import Lock
+from threading import Condition, Lock
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from boto3.s3.transfer import TransferConfig
@@ -142,13 +142,50 @@ def translate(error: ClientError, what: str) -> RdsLakeError:
     return PermanentError(problem, "Look the code up in the service's error reference.")
 
 
-def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Do the same for many items, several at once, results in order; the first error ends it."""
+def side_by_side(
+    work: Callable[[Item], Result], items: Iterable[Item], cost: Callable[[Item], int] | None = None, budget: int = 0
+) -> list[Result]:
+    """Do the same for many items, several at once, results in order; the first error ends it.
+
+    Args:
+        work: what is done.
+        items: for what.
+        cost: what an item takes while it is worked on, such as bytes of memory.
+        budget: what all that are worked on may take together; an item that costs more is worked on alone.
+    """
     todo = list(items)
     if len(todo) < 2:
         return [work(item) for item in todo]
+    room = _Room(budget)
+
+    def within_budget(item: Item) -> Result:
+        with room.taken(cost(item) if cost else 0):
+            return work(item)
+
     with ThreadPoolExecutor(CONCURRENCY) as pool:
-        return list(pool.map(work, todo))
+        return list(pool.map(within_budget, todo))
+
+
+class _Room:
+    """A budget that several threads share."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._used = 0
+        self._changed = Condition()
+
+    @contextmanager
+    def taken(self, cost: int) -> Iterator[None]:
+        """Wait until there is room, and take it for as long as the block runs."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._used or self._used + cost <= self._budget)
+            self._used += cost
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= cost
+                self._changed.notify_all()
 
 
 class _Memory:

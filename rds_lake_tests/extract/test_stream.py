@@ -3,15 +3,17 @@
 import re
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from private_server import Server, server
 from reference import reference_rows
 from rooms import table_spec
 
-from rds_lake.errors import PermanentError, TransientError
+from rds_lake.errors import ConfigError, PermanentError, TransientError
 from rds_lake.extract import stream
 from rds_lake.extract.snapshot import open_snapshot
+from rds_lake.extract.source import Source, query
 
 pytestmark = pytest.mark.stack
 
@@ -75,6 +77,27 @@ def test_every_type_is_read_as_the_reference_reader_reads_it(shop, monkeypatch, 
         assert rows == reference_rows(snapshot)
     assert len(rows) == 2000
     assert len(rows[0]) == len(WIDE)
+
+
+def test_a_compressed_connection_brings_the_same_rows(shop):
+    source = Source(replace(shop.url, options=(("compress", "true"),)))
+    with open_snapshot(source, table_spec("wide", key=["id"])) as snapshot:
+        assert query(snapshot.connection, "SHOW SESSION STATUS LIKE 'Compression'") == [("Compression", "ON")]
+        rows = [row for batch in snapshot.rows() for row in zip(*(c.to_pylist() for c in batch.columns), strict=True)]
+        [(_, sent)] = query(snapshot.connection, "SHOW SESSION STATUS LIKE 'Bytes_sent'")
+        assert rows == reference_rows(snapshot)
+    with open_snapshot(shop.source, table_spec("wide", key=["id"])) as snapshot:
+        assert sum(batch.num_rows for batch in snapshot.rows()) == len(rows) == 2000
+        [(_, plain)] = query(snapshot.connection, "SHOW SESSION STATUS LIKE 'Bytes_sent'")
+    assert int(sent) * 3 < int(plain)
+
+
+def test_an_option_of_the_address_that_is_no_word_for_it_is_named(shop):
+    with (
+        pytest.raises(ConfigError, match="compress=zlib"),
+        Source(replace(shop.url, options=(("compress", "zlib"),))).connect(),
+    ):
+        pass
 
 
 def test_values_of_16_mib_and_more_arrive_whole_between_others(shop):

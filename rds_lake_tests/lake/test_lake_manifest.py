@@ -1,6 +1,8 @@
 """Keys and manifests: an interface that users' scripts lean on, and the commit point."""
 
 import json
+from threading import Lock
+from time import sleep
 
 import pytest
 from rooms import FENCE, daily, refit, table_spec
@@ -278,3 +280,21 @@ def test_a_large_object_is_sent_and_copied_in_parts(rooms, monkeypatch):
         target.seek(0)
         assert target.read() == content
     assert rooms.store.size(key) == len(content)
+
+
+def test_items_that_are_worked_on_side_by_side_keep_to_a_budget_and_a_dear_one_is_alone():
+    lock, held, most = Lock(), [], []
+
+    def work(cost):
+        with lock:
+            held.append(cost)
+            most.append(list(held))
+        sleep(0.01)
+        with lock:
+            held.remove(cost)
+        return cost
+
+    costs = [3, 4, 3, 20, 1, 1, 9, 2, 2, 2, 2, 2]
+    assert side_by_side(work, costs, lambda cost: cost, budget=10) == costs
+    assert all(sum(together) <= 10 or len(together) == 1 for together in most)
+    assert max(map(len, most)) > 1

@@ -35,6 +35,11 @@ MIB = 1024 * 1024
 SINGLE_PUT_BYTES = 16 * MIB
 """Objects up to this size are sent and fetched in one request, larger ones in parts."""
 
+PART_BYTES = 8 * MIB
+"""Size of the parts: boto3 holds ten of them in memory. S3 takes 10,000 parts."""
+
+PARTS_AT_ONCE = 4
+
 SINGLE_COPY_BYTES = 512 * MIB
 """Objects up to this size are copied in one request: the bytes stay in S3, whose own limit is 5 GB."""
 
@@ -225,7 +230,9 @@ class ObjectStore:
     def __init__(self, client: "S3Client", bucket: str) -> None:
         self.client = client
         self.bucket = bucket
-        self._transfer = TransferConfig(multipart_threshold=SINGLE_PUT_BYTES, multipart_chunksize=SINGLE_PUT_BYTES)
+        self._transfer = TransferConfig(
+            multipart_threshold=SINGLE_PUT_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=PARTS_AT_ONCE
+        )
         self._memory = _Memory()
 
     def url(self, key: str) -> str:

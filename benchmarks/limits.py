@@ -38,18 +38,24 @@ def discarding_client(folder: Path) -> Path:
     return program
 
 
-def reading(scene: Scene, table: str) -> list[Contender]:
-    """The clients that read a table and keep nothing of it."""
+def reading(scene: Scene, table: str, order_by: str = "") -> list[Contender]:
+    """The clients that read a table and keep nothing of it; one of them has it sorted, if that is asked for."""
     try:
         program = discarding_client(scene.kept)
     except CannotError as error:
         return [Contender(f"limit: mariadb --quick ({error})", "limit", lambda _: _quick(table))]
 
-    def step(protocol: str, _: int) -> Sequence[Step]:
-        return [Step([str(program), protocol, table])]
+    def step(protocol: str, order: str, _: int) -> Sequence[Step]:
+        return [Step([str(program), protocol, table, order])]
 
     name = "limit: a C client that discards the rows, {} protocol"
-    return [Contender(name.format(protocol), "limit", partial(step, protocol)) for protocol in PROTOCOLS]
+    found = [Contender(name.format(protocol), "limit", partial(step, protocol, "")) for protocol in PROTOCOLS]
+    if order_by:
+        text = f"ORDER BY {order_by}"
+        found.append(
+            Contender(f"{name.format('text')}, sorted as a landing asks", "limit", partial(step, "text", text))
+        )
+    return found
 
 
 def _quick(table: str) -> Sequence[Step]:

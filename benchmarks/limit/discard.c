@@ -49,8 +49,8 @@ static const char *given(const char *name) {
 
 int main(int count, char **words) {
     char query[256];
-    if (count != 3) fail("usage", "discard text|binary TABLE");
-    snprintf(query, sizeof query, "SELECT * FROM `%s`", words[2]);
+    if (count < 3 || count > 4) fail("usage", "discard text|binary TABLE [CLAUSES]");
+    snprintf(query, sizeof query, "SELECT * FROM `%s` %s", words[2], count > 3 ? words[3] : "");
     connection = mysql_init(NULL);
     if (!mysql_real_connect(connection, given("BENCH_HOST"), given("BENCH_USER"), given("BENCH_PASSWORD"),
                             given("BENCH_DATABASE"), (unsigned)atoi(given("BENCH_PORT")), NULL, 0))

@@ -29,7 +29,7 @@ def landing(scene: Scene, rows: int) -> Stage:
         "landing",
         "Land orders: the asset orders_landing",
         rows,
-        [*reading(scene, table), *contenders],
+        [*reading(scene, table, "order_last_updated, order_id"), *contenders],
         notes="Files in S3, one batch and manifest for each partition, fingerprints checked, catalog told. As one "
         "batch: the table is declared without a cursor, so its fingerprint is over all columns.",
     )

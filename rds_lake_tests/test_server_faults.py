@@ -135,7 +135,7 @@ UNREACHABLE = re.compile(
     [
         ("mysql", "mysql SELECT `order_id`"),
         ("aws", r"s3\.PutObject \w+/_manifests/staging"),
-        ("postgres", r"warehouse INSERT INTO \"public\""),
+        ("postgres", r"warehouse COPY \"public\""),
         ("warehouse", "warehouse COMMIT"),
     ],
 )

@@ -109,10 +109,11 @@ class Snapshot:
         """
         with self._source.connect() as connection:
             self._aside.append(connection)
-            fingerprint.refuse_nulls(connection, self.spec)
-            found = fingerprint.counts(connection, self.spec, self.below_fence(window))
-            self._aside.remove(connection)
-        return found
+            try:
+                fingerprint.refuse_nulls(connection, self.spec)
+                return fingerprint.counts(connection, self.spec, self.below_fence(window))
+            finally:
+                self._aside.remove(connection)
 
     def checksum(self) -> Checksum | None:
         """What computes fingerprints from rows that have been read; None if only the source can tell them."""
@@ -203,8 +204,10 @@ class Snapshot:
 
 def _hang_up(connection: Connection) -> None:
     """End a connection under whoever waits for its data; closing it would first read the rest of them."""
-    with suppress(OSError):
-        connection._sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
+    sock: socket.socket | None = connection._sock  # type: ignore[attr-defined]
+    if sock is not None:
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
 
 
 def _select(column: Column) -> str:

@@ -4,13 +4,16 @@ import itertools
 from datetime import date, datetime, timedelta
 from threading import Event
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rooms import bounded, daily, record_batch, table_spec
 
 from rds_lake.errors import PermanentError, SpecError, TransientError
-from rds_lake.extract.snapshot import open_snapshot
+from rds_lake.extract.fingerprint import EMPTY, rows_of
+from rds_lake.extract.snapshot import Snapshot, open_snapshot
 from rds_lake.extract.types import Column, arrow_schema
 from rds_lake.lake.agreement import agree
 from rds_lake.lake.batch import BatchWriter
@@ -152,6 +155,36 @@ def test_an_answer_with_fewer_rows_than_the_source_counts_is_not_landed(rooms, m
         with pytest.raises(PermanentError, match=r"2024-01-01: the source counts 10 rows, and 1 were read\. Nothing"):
             land(snapshot, rooms.store, [first, last])
     assert rooms.keys(f"{spec.table}/") == before
+
+
+def test_what_commits_while_a_landing_reads_neither_stops_it_nor_comes_in(rooms, mysql_table):
+    spec = daily(table := mysql_table(COLUMNS, rows=lines()))
+    with open_snapshot(rooms.source, spec) as snapshot:
+        before = snapshot.fingerprints()
+        # The counts on the other connection are those of now: more rows on one day, none on another.
+        rooms.sql(
+            f"INSERT INTO {table} SELECT id + 10000, at, v FROM {table} WHERE DATE(at) = '{DAYS[0]}'",
+            f"DELETE FROM {table} WHERE DATE(at) = '{DAYS[1]}'",
+        )
+        found = land(snapshot, rooms.store, DAYS)
+    assert {day: found[day].manifest.fingerprint for day in DAYS} == {day: before.get(day, EMPTY) for day in DAYS}
+    assert {day: found[day].manifest.rows for day in DAYS} == {day: rows_of(before.get(day, EMPTY)) for day in DAYS}
+
+
+def test_rows_that_were_bent_on_the_way_are_not_landed(rooms, mysql_table, monkeypatch):
+    spec = daily(mysql_table(COLUMNS, rows=lines()))
+    as_they_are = Snapshot.rows
+
+    def bent(self, window=None):
+        for batch in as_they_are(self, window):
+            ids = pc.add(batch.column("id"), 1).cast(pa.int32())
+            yield batch.set_column(batch.schema.get_field_index("id"), batch.schema.field("id"), ids)
+
+    monkeypatch.setattr(Snapshot, "rows", bent)
+    with open_snapshot(rooms.source, spec) as snapshot:
+        rooms.sql(f"DELETE FROM {spec.source_name} WHERE DATE(at) = '{DAYS[0]}'")  # so that the snapshot is asked
+        with pytest.raises(PermanentError, match="those that were read are not the same"):
+            land(snapshot, rooms.store, DAYS)
 
 
 def test_a_batch_that_cannot_be_committed_ends_the_landing_and_leaves_no_temporary_file_open(

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from rds_lake import startup
 from rds_lake.extract.source import Source
 from rds_lake.settings import parse_database_url, required
 from rds_lake.spec import TableSpec
@@ -54,6 +55,8 @@ class Rooms(NamedTuple):
 
 
 def open_rooms() -> Rooms:
-    """The rooms for this program."""
+    """The rooms for this program, which begins as a command does."""
+    startup.begin()
+    startup.leave_pandas_out()
     spec = TableSpec.model_validate(json.loads(sys.argv[1]))
     return Rooms(spec, Source(parse_database_url(required(SOURCE), scheme="mysql", variable=SOURCE)), sys.argv[2:])

@@ -108,7 +108,7 @@ class _Watcher(threading.Thread):
         super().__init__(daemon=True)
         self._pid = pid
         self._over = threading.Event()
-        self._peak = 0
+        self._peak = self._together = 0
         self._cpu: dict[int, float] = {}
         self.start()
 
@@ -118,8 +118,10 @@ class _Watcher(threading.Thread):
             held = [_memory(pid) for pid in pids]
             self._cpu |= {pid: seconds for pid in pids if (seconds := _processor(pid))}
             together = sum(now for now, _ in held)
-            # Between two looks a single process may have held more: the system remembers its own peak.
-            self._peak = max([self._peak, together, *(most for _, most in held)])
+            # Together only what is seen twice: a child that is just being made still shows its parent's memory as its
+            # own. A single process may have held more between two looks: the system remembers its own peak.
+            self._peak = max([self._peak, min(together, self._together), *(most for _, most in held)])
+            self._together = together
 
     def stop(self) -> tuple[int, float]:
         """The peak in bytes and the processor seconds that were seen; 0 when nothing could be."""

@@ -5,6 +5,7 @@ files that no manifest names. When the new files hold the same bytes as the curr
 """
 
 import secrets
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -31,7 +32,8 @@ def new_batch_id(now: datetime | None = None) -> str:
 class BatchWriter:
     """Writes the files of one batch.
 
-    The last file waits until `finish`, so that a batch of one file that turns out to be the current one is never sent.
+    A file that is full is sent while the next one is written. The last one waits until `finish`, so that a batch of one
+    file that turns out to be the current one is never sent.
 
     Args:
         store: the lake's bucket.
@@ -48,6 +50,8 @@ class BatchWriter:
         self._files: list[File] = []
         self._spool: Spool | None = None
         self._head: pa.RecordBatch | None = None
+        self._sender: ThreadPoolExecutor | None = None
+        self._sending: Future[None] | None = None
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append rows."""
@@ -59,7 +63,7 @@ class BatchWriter:
             self._spool = Spool(self._schema, self._draft.format)
         self._spool.write(batch)
         if self._spool.full:
-            self._send(self._close(self._spool), self._spool)
+            self._send_aside(self._spool)
 
     @property
     def rows(self) -> int:
@@ -77,6 +81,7 @@ class BatchWriter:
         Args:
             current: the partition's current batch. When it holds the same bytes it is returned, and nothing new stays.
         """
+        self._wait()
         spool = self._spool
         file = self._close(spool) if spool else None
         done = replace(self._draft, files=(*self._files, *([file] if file else [])), head=self._head)
@@ -84,7 +89,9 @@ class BatchWriter:
             self.abandon()
             return replace(done, batch=current.batch, files=current.files)
         if spool and file:
-            self._send(file, spool)
+            self._spool = None
+            self._files.append(file)
+            self._upload(file, spool)
         return done
 
     def close(self) -> None:
@@ -92,6 +99,9 @@ class BatchWriter:
         if self._spool:
             self._spool.discard()
             self._spool = None
+        if self._sender:
+            self._sender.shutdown()  # waits; who gives up has an error of its own to tell
+            self._sender = None
 
     def abandon(self) -> None:
         """Take back what has been written."""
@@ -106,11 +116,25 @@ class BatchWriter:
             self._keys.part(self._draft.stage, self._draft.partition, self._draft.batch, number, suffix)
         )
 
-    def _send(self, file: File, spool: Spool) -> None:
-        self._store.upload(file.key, spool.content, file.size)
-        spool.discard()
+    def _send_aside(self, spool: Spool) -> None:
+        """Send a full file in a thread of its own, one at a time."""
+        file = self._close(spool)
+        self._wait()
+        self._sender = self._sender or ThreadPoolExecutor(1)
         self._spool = None
         self._files.append(file)
+        self._sending = self._sender.submit(self._upload, file, spool)
+
+    def _wait(self) -> None:
+        if self._sending:
+            sending, self._sending = self._sending, None
+            sending.result()
+
+    def _upload(self, file: File, spool: Spool) -> None:
+        try:
+            self._store.upload(file.key, spool.content, file.size)
+        finally:
+            spool.discard()
 
 
 def _head(batch: pa.RecordBatch) -> pa.RecordBatch | None:

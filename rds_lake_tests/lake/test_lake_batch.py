@@ -1,11 +1,13 @@
 """Batches: nothing a reader sees before the commit, nothing sent when nothing has changed."""
 
 from datetime import UTC, datetime
+from threading import Event
 
 import pyarrow as pa
 import pytest
 from rooms import daily, record_batch, refit
 
+from rds_lake.errors import TransientError
 from rds_lake.extract.types import Column, arrow_schema
 from rds_lake.lake import files
 from rds_lake.lake.batch import BatchWriter, commit_if_new, is_whole, new_batch_id
@@ -109,6 +111,25 @@ def test_an_abandoned_batch_leaves_no_object(rooms, spec, monkeypatch):
     made.abandon()
     assert rooms.keys(f"{spec.table}/") == []
     made.abandon()
+
+
+def test_a_full_file_is_sent_while_the_next_is_written_and_its_failure_ends_the_batch(rooms, spec, monkeypatch):
+    monkeypatch.setattr(files, "FILE_BYTES", 1)
+    monkeypatch.setattr(files, "ROW_GROUP_ROWS", 2)
+    may_fail = Event()
+
+    def upload(*_):
+        assert may_fail.wait(30)
+        raise TransientError("S3 is gone.", "Try again.")
+
+    made = writer(rooms, spec, [])
+    monkeypatch.setattr(rooms.store, "upload", upload)
+    made.write(record_batch(ROWS, SCHEMA))  # comes back although the upload does not
+    may_fail.set()
+    with pytest.raises(TransientError, match="S3 is gone"):
+        made.finish(None)
+    made.abandon()
+    assert rooms.keys(f"{spec.table}/") == []
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "csv"])

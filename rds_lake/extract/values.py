@@ -114,9 +114,8 @@ def _given(column: Column, values: Values) -> tuple[pa.Array, Flags | None]:
     if kind == FIELD_TYPE.BIT:
         content = _numbers_of_bits(content, nulls)
     if column.as_ == "boolean":
-        given = _array(pa.bool_(), content == 1, nulls)
-        unfit = content * content > content  # neither 0 nor 1
-        return given, _some(unfit if nulls is None else unfit & ~nulls)
+        unfit = (content != 0) & (content != 1)
+        return _array(pa.bool_(), content == 1, nulls), _some(unfit if nulls is None else unfit & ~nulls)
     if isinstance(content, pa.Array):
         given = _with_nulls(
             _hexadecimal(content) if column.as_ == "string" and column.kind == "bytes" else content, nulls

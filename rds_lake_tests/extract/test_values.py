@@ -60,6 +60,13 @@ def test_the_first_value_that_does_not_fit_is_pointed_at(column, values, positio
     assert caught.value.position == position
 
 
+def test_no_number_but_0_and_1_is_a_boolean():
+    column = Column("c", "tinyint(1)", as_="boolean")
+    for value in {*range(-128, 128)} - {0, 1}:
+        with pytest.raises(UnfitError):
+            to_arrow(column, received(column, [0, 1, value]))
+
+
 @pytest.mark.parametrize(
     ("column", "values", "expected"),
     [

@@ -204,10 +204,10 @@ class Snapshot:
 
 def _hang_up(connection: Connection) -> None:
     """End a connection under whoever waits for its data; closing it would first read the rest of them."""
-    sock: socket.socket | None = connection._sock  # type: ignore[attr-defined]
-    if sock is not None:
+    held: socket.socket | None = connection._sock  # type: ignore[attr-defined]
+    if held is not None:  # else it has ended by itself
         with suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
+            held.shutdown(socket.SHUT_RDWR)
 
 
 def _select(column: Column) -> str:

@@ -187,6 +187,12 @@ def test_rows_that_were_bent_on_the_way_are_not_landed(rooms, mysql_table, monke
             land(snapshot, rooms.store, DAYS)
 
 
+def test_a_count_that_is_refused_is_the_error_of_the_landing(rooms, mysql_table):
+    table = mysql_table(COLUMNS, rows=[*lines(), (99, None, "v")])
+    with pytest.raises(SpecError, match="1 row has no value in the cursor 'at'"):
+        landed(rooms, daily(table, cursor={"column": "at", "nulls": "raise"}), DAYS)
+
+
 def test_a_batch_that_cannot_be_committed_ends_the_landing_and_leaves_no_temporary_file_open(
     rooms, mysql_table, monkeypatch
 ):

@@ -65,7 +65,7 @@ class Checksum:
     """The checksum of one partition's rows, as `rds_lake.extract.fingerprint` has it.
 
     Attributes:
-        key: the columns of the key, all integers.
+        key: the columns of the key, all integers, none NULL.
         cursor: the cursor's column.
         fraction: digits that its text has behind the second; None for a date.
         rows: how many rows were added.
@@ -131,7 +131,9 @@ class Checksum:
 
 
 def _is_integer(column: Column) -> bool:
-    return bool(_INTEGER.match(column.type)) and column.as_ is None and pa.types.is_integer(column.mapped.arrow)
+    """Whether a column holds integers, and nothing but integers."""
+    is_plain = column.as_ is None and not column.nullable
+    return is_plain and bool(_INTEGER.match(column.type)) and pa.types.is_integer(column.mapped.arrow)
 
 
 def _numbers(array: pa.Array) -> Numbers:

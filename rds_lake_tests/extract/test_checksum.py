@@ -56,7 +56,7 @@ def tables(draw: st.DrawFn) -> tuple[list[str], str, list[tuple[Any, ...]]]:
 
 def computed(keys: list[str], kind: str, rows: list[tuple[Any, ...]], cut: int) -> str:
     names = [f"k{number}" for number in range(len(keys))]
-    columns = [*map(Column, names, keys), Column("at", kind)]
+    columns = [*(Column(*both, nullable=False) for both in zip(names, keys, strict=True)), Column("at", kind)]
     checksum = Checksum.of(monthly("t", names), columns)
     assert checksum
     arrays = [pa.array(v, c.mapped.arrow) for v, c in zip(zip(*rows, strict=True), columns, strict=True)]
@@ -100,12 +100,13 @@ def _instant(value: date) -> datetime:
 @pytest.mark.parametrize(
     ("key", "kind"),
     [
-        (Column("k", "varchar(5)"), "datetime"),
-        (Column("k", "int(5) unsigned zerofill"), "datetime"),
-        (Column("k", "bigint unsigned"), "datetime"),
-        (Column("k", "year"), "datetime"),
-        (Column("k", "tinyint(1)", as_="boolean"), "datetime"),
-        (Column("k", "int"), "bigint"),
+        (Column("k", "int", nullable=True), "datetime"),
+        (Column("k", "varchar(5)", nullable=False), "datetime"),
+        (Column("k", "int(5) unsigned zerofill", nullable=False), "datetime"),
+        (Column("k", "bigint unsigned", nullable=False), "datetime"),
+        (Column("k", "year", nullable=False), "datetime"),
+        (Column("k", "tinyint(1)", nullable=False, as_="boolean"), "datetime"),
+        (Column("k", "int", nullable=False), "bigint"),
     ],
 )
 def test_of_other_tables_only_the_source_can_tell_it(key, kind):
@@ -113,7 +114,7 @@ def test_of_other_tables_only_the_source_can_tell_it(key, kind):
 
 
 def test_no_rows_have_the_fingerprint_of_none():
-    columns = [Column("k", "int"), Column("at", "datetime")]
+    columns = [Column("k", "int", nullable=False), Column("at", "datetime")]
     checksum = Checksum.of(monthly("t", ["k"]), columns)
     assert checksum
     assert checksum.fingerprint == "0"

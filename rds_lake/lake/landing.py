@@ -148,6 +148,7 @@ class _Landing:
         self._counting = Lock()
         self._slots = BoundedSemaphore(WAITING)
         self._jobs: dict[str, Future[Landed]] = {}
+        self._unseen: deque[Future[Landed]] = deque()  # jobs that nobody has looked at since they ended
         self._uncounted: list[_Written] = []
         self._doubtful: list[_Written] = []
 
@@ -289,13 +290,13 @@ class _Landing:
     def _submit(self, pool: ThreadPoolExecutor, written: _Written) -> None:
         self._raise_early()
         self._slots.acquire()
-        self._jobs[written.partition] = pool.submit(self._commit, written)
+        job = self._jobs[written.partition] = pool.submit(self._commit, written)
+        self._unseen.append(job)
 
     def _raise_early(self) -> None:
-        """End the reading as soon as a batch could not be sent."""
-        for job in self._jobs.values():
-            if job.done() and (error := job.exception()):
-                raise error
+        """End the reading soon after a batch could not be sent."""
+        while self._unseen and self._unseen[0].done():
+            self._unseen.popleft().result()
 
     def _commit(self, written: _Written) -> Landed:
         partition, writer = written.partition, written.writer

@@ -32,8 +32,8 @@ def new_batch_id(now: datetime | None = None) -> str:
 class BatchWriter:
     """Writes the files of one batch.
 
-    A file that is full is sent while the next one is written. The last one waits until `finish`, so that a batch of one
-    file that turns out to be the current one is never sent.
+    A file that is full is sent while the next one is written. The last one waits until `finish` or `send`, so that a
+    batch of one file that turns out to be the current one need not be sent.
 
     Args:
         store: the lake's bucket.
@@ -74,6 +74,12 @@ class BatchWriter:
         """Let go of the memory that rows take which wait to be written: a batch may itself wait to be sent."""
         if self._spool is not None:
             self._spool.settle()
+
+    def send(self) -> None:
+        """Send what was written, and hold nothing of it; no more rows will come."""
+        if self._spool is not None:
+            self._send_aside(self._spool)
+            self._wait()
 
     def finish(self, current: Manifest | None) -> Manifest:
         """Send what is left and return the batch, not yet committed.

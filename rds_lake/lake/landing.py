@@ -261,6 +261,7 @@ class _Landing:
             if written.writer.rows == counted:
                 self._submit(pool, written)
             elif rows_of(written.fingerprint) == written.writer.rows:  # the count may be that of another moment
+                written.writer.send()  # any number of partitions may have to wait
                 self._doubtful.append(written)
             else:
                 raise self._unlike(written, counted)

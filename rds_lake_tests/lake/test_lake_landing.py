@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from rooms import bounded, daily, record_batch, table_spec
 
 from rds_lake.errors import PermanentError, SpecError, TransientError
-from rds_lake.extract.fingerprint import EMPTY, rows_of
 from rds_lake.extract.snapshot import Snapshot, open_snapshot
 from rds_lake.extract.types import Column, arrow_schema
 from rds_lake.lake.agreement import agree
@@ -157,18 +156,32 @@ def test_an_answer_with_fewer_rows_than_the_source_counts_is_not_landed(rooms, m
     assert rooms.keys(f"{spec.table}/") == before
 
 
-def test_what_commits_while_a_landing_reads_neither_stops_it_nor_comes_in(rooms, mysql_table):
-    spec = daily(table := mysql_table(COLUMNS, rows=lines()))
+def test_rows_that_change_after_the_snapshot_are_landed_as_they_were_and_wait_for_it_outside_of_memory(
+    rooms, mysql_table, monkeypatch
+):
+    table = mysql_table(COLUMNS, rows=lines())
+    spec = daily(table)
+    made, asked = Spool.__init__, Snapshot.fingerprints
+    opened, held = [], []
+
+    def open_spool(self, *arguments):
+        opened.append(self)
+        made(self, *arguments)
+
+    def fingerprints(self, window=None):
+        held.append([not spool.content.closed for spool in opened])
+        return asked(self, window)
+
     with open_snapshot(rooms.source, spec) as snapshot:
-        before = snapshot.fingerprints()
-        # The counts on the other connection are those of now: more rows on one day, none on another.
-        rooms.sql(
-            f"INSERT INTO {table} SELECT id + 10000, at, v FROM {table} WHERE DATE(at) = '{DAYS[0]}'",
-            f"DELETE FROM {table} WHERE DATE(at) = '{DAYS[1]}'",
-        )
+        told = snapshot.fingerprints()
+        monkeypatch.setattr(Spool, "__init__", open_spool)
+        monkeypatch.setattr(Snapshot, "fingerprints", fingerprints)
+        rooms.sql(f"DELETE FROM {table} WHERE id < 2", f"UPDATE {table} SET at = '2024-01-05' WHERE id = 2")
         found = land(snapshot, rooms.store, DAYS)
-    assert {day: found[day].manifest.fingerprint for day in DAYS} == {day: before.get(day, EMPTY) for day in DAYS}
-    assert {day: found[day].manifest.rows for day in DAYS} == {day: rows_of(before.get(day, EMPTY)) for day in DAYS}
+    assert held == [[False] * 3] * 4
+    assert {day: item.manifest.fingerprint for day, item in found.items()} == {**told, "2024-01-05": "0"}
+    assert sorted(row[0] for item in found.values() for row in rooms.rows(item.manifest)) == list(range(30))
+    assert len(rooms.keys(f"{table}/landing/")) == 3
 
 
 def test_rows_that_were_bent_on_the_way_are_not_landed(rooms, mysql_table, monkeypatch):

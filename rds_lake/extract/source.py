@@ -51,6 +51,15 @@ _COLUMNS = (
     "FROM information_schema.columns WHERE table_schema = %s AND table_name = %s "
 )
 
+_UNIQUE = (
+    "SELECT s.index_name, s.column_name, s.nullable FROM information_schema.statistics AS s "
+    "JOIN information_schema.tables AS t ON t.table_schema = s.table_schema AND t.table_name = s.table_name "
+    "LEFT JOIN information_schema.engines AS e ON e.engine = t.engine "
+    "WHERE s.table_schema = %s AND s.table_name = %s AND t.table_schema = %s AND t.table_name = %s "
+    "AND s.non_unique = 0 AND COALESCE(e.transactions, 'YES') <> 'NO'"
+)
+"""Unique indexes; none of an engine without snapshots (MyISAM): a row that moves while it is read may come twice."""
+
 _ACCESS = {ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR}
 _UNKNOWN = {ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR, ER.BAD_DB_ERROR}
 _PRIVILEGE = {ER.TABLEACCESS_DENIED_ERROR, ER.COLUMNACCESS_DENIED_ERROR, ER.SPECIFIC_ACCESS_DENIED_ERROR}
@@ -94,7 +103,8 @@ class SourceTable:
     Attributes:
         name: the table's name.
         columns: its columns in the source's order.
-        unique_keys: column sets that the source itself keeps unique (primary key and unique indexes without NULL).
+        unique_keys: column sets that the source itself keeps unique in whatever is read from one snapshot (primary key
+            and unique indexes without NULL).
     """
 
     name: str
@@ -196,12 +206,7 @@ class Source:
                     f"MySQL at {self.url.address} has no table '{table}' that the user '{self.url.user}' can see.",
                     "Correct 'table' (or 'source_table') in the table's defs.yaml, or grant SELECT on it.",
                 )
-            keys = query(
-                connection,
-                "SELECT index_name, column_name, nullable FROM information_schema.statistics "
-                "WHERE table_schema = %s AND table_name = %s AND non_unique = 0",
-                (self.url.database, table),
-            )
+            keys = query(connection, _UNIQUE, (self.url.database, table) * 2)
         unique: dict[str, set[str]] = {}
         for index, column, _ in keys:
             unique.setdefault(index, set()).add(column)

@@ -47,6 +47,12 @@ def test_only_a_unique_index_without_null_keeps_columns_unique(rooms, mysql_tabl
     assert [table.is_unique(names) for names in not_unique] == [False] * len(not_unique)
 
 
+@pytest.mark.parametrize(("engine", "unique"), [("InnoDB", True), ("MyISAM", False), ("MEMORY", False)])
+def test_an_engine_without_snapshots_keeps_nothing_unique_while_it_is_read(rooms, mysql_table, engine, unique):
+    table = mysql_table("a INT PRIMARY KEY", options=f"ENGINE={engine}")
+    assert rooms.source.describe(table).is_unique(("a",)) == unique
+
+
 def test_a_lookup_has_every_distinct_value_byte_for_byte_although_the_column_ignores_case_and_padding(
     rooms, mysql_table
 ):

@@ -60,7 +60,11 @@ def main() -> None:
     stages = list(json.loads(Path(results).read_text(encoding="utf-8")).get(size, {}).values())
     extracts = [stage for stage in stages if stage["stage"] == "extract_orders" and stage["outcomes"]]
     growth = [stage for stage in stages if stage["stage"] == "growth"]
-    drawing, axes = plt.subplots(1, 3, figsize=(17, 4.8), width_ratios=(1.5, 1, 1), layout="constrained")
+    widths = (1.5, 1, 1) if growth else (1.5,)
+    size_of_all = (17 if growth else 9, 4.8)
+    drawing, [axes] = plt.subplots(
+        1, len(widths), figsize=size_of_all, width_ratios=widths, layout="constrained", squeeze=False
+    )
     if extracts:
         bars(axes[0], extracts[-1])
     if growth:

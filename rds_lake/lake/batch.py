@@ -77,9 +77,10 @@ class BatchWriter:
 
     def send(self) -> None:
         """Send what was written, and hold nothing of it; no more rows will come."""
+        self._wait()
         if self._spool is not None:
-            self._send_aside(self._spool)
-            self._wait()
+            self._send_last(self._close(self._spool), self._spool)
+        self.close()
 
     def finish(self, current: Manifest | None) -> Manifest:
         """Send what is left and return the batch, not yet committed.
@@ -95,9 +96,7 @@ class BatchWriter:
             self.abandon()
             return replace(done, batch=current.batch, files=current.files)
         if spool and file:
-            self._spool = None
-            self._files.append(file)
-            self._upload(file, spool)
+            self._send_last(file, spool)
         return done
 
     def close(self) -> None:
@@ -121,6 +120,11 @@ class BatchWriter:
         return spool.finish(
             self._keys.part(self._draft.stage, self._draft.partition, self._draft.batch, number, suffix)
         )
+
+    def _send_last(self, file: File, spool: Spool) -> None:
+        self._spool = None
+        self._files.append(file)
+        self._upload(file, spool)
 
     def _send_aside(self, spool: Spool) -> None:
         """Send a full file in a thread of its own, one at a time."""

@@ -1,7 +1,7 @@
 """Batches: nothing a reader sees before the commit, nothing sent when nothing has changed."""
 
 from datetime import UTC, datetime
-from threading import Event
+from threading import Event, active_count
 
 import pyarrow as pa
 import pytest
@@ -130,6 +130,14 @@ def test_a_full_file_is_sent_while_the_next_is_written_and_its_failure_ends_the_
         made.finish(None)
     made.abandon()
     assert rooms.keys(f"{spec.table}/") == []
+
+
+def test_a_batch_that_is_sent_before_its_end_holds_neither_rows_nor_threads(rooms, spec):
+    made, threads = writer(rooms, spec, ROWS), active_count()
+    made.send()
+    assert active_count() == threads
+    [file] = made.finish(None).files
+    assert (file.rows, rooms.keys(f"{spec.table}/")) == (len(ROWS), [file.key])
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "csv"])

@@ -32,6 +32,9 @@ Numbers = np.ndarray[Any, np.dtype[Any]]
 DIGITS = 4
 """Digits of a number that are looked up together."""
 
+MOST_COLUMNS = 10
+"""Most columns of a key whose numbers of digits together fit into one number."""
+
 _INTEGER = re.compile(r"(tinyint|smallint|mediumint|int|bigint)\b(?!.*zerofill)", re.IGNORECASE)
 _MOMENT = re.compile(r"(date|datetime|timestamp)(?:\((\d)\))?", re.IGNORECASE)
 _SECOND = 1_000_000
@@ -91,7 +94,9 @@ class Checksum:
             columns: its columns as they are read.
         """
         known = {column.name: column for column in columns}
-        if spec.cursor is None or not spec.key or not all(_is_integer(known[name]) for name in spec.key):
+        if spec.cursor is None or not 0 < len(spec.key) <= MOST_COLUMNS:
+            return None
+        if not all(_is_integer(known[name]) for name in spec.key):
             return None
         kind = _MOMENT.fullmatch(known[spec.cursor.column].type)
         if kind is None or known[spec.cursor.column].as_ is not None:

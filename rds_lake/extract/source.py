@@ -66,7 +66,10 @@ _PRIVILEGE = {ER.TABLEACCESS_DENIED_ERROR, ER.COLUMNACCESS_DENIED_ERROR, ER.SPEC
 _ALTERED = 1412
 """`Table definition has changed`: the table was altered after the snapshot that reads it was opened."""
 
-_PASSING = {_ALTERED, ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, ER.CON_COUNT_ERROR, 2002, 2003, 2006, 2013}
+_ENDED = {1317, 1969, 3024}
+"""A statement was ended from outside: by KILL QUERY, or by a limit of its time (MariaDB's and MySQL's)."""
+
+_PASSING = {*_ENDED, _ALTERED, ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, ER.CON_COUNT_ERROR, 2002, 2003, 2006, 2013}
 
 
 @cache

@@ -195,7 +195,9 @@ class Stream:
 
     def _end(self, length: int) -> None:
         """Take the packet that ends the rows."""
-        content = self._take(HEAD + length)[HEAD:]
+        packet = self._take(HEAD + length)
+        self._count(np.frombuffer(packet[HEAD - 1 : HEAD], np.uint8))
+        content = packet[HEAD:]
         if content[0] == _ERROR:
             err.raise_mysql_exception(content)
         self._driver._write_bytes(struct.pack("<iBI", 5, _CLOSE, self._statement))

@@ -37,7 +37,7 @@ from rds_lake.lake.store import CONCURRENCY, ObjectStore
 from rds_lake.partitions import Partitioning, Window
 from rds_lake.spec import Cursor, TableSpec
 
-WAITING = 2 * CONCURRENCY
+WAITING = CONCURRENCY
 """Partitions that may wait to be sent; the reader waits when there are more, so memory stays bounded."""
 
 

@@ -351,12 +351,12 @@ def test_an_unknown_option_of_the_sources_address_is_refused_by_name(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = orders(world, "optional")
-    monkeypatch.setenv("RDS_LAKE_SOURCE_URL", world.environ["RDS_LAKE_SOURCE_URL"] + "?compress=1")
+    monkeypatch.setenv("RDS_LAKE_SOURCE_URL", world.environ["RDS_LAKE_SOURCE_URL"] + "?charset=latin1")
     with pytest.raises(ConfigError) as raised:
         world.sync(spec)
     assert str(raised.value) == (
-        "RDS_LAKE_SOURCE_URL has the option 'compress', which is not known. Take it out. For TLS with a verified "
-        "server give ssl_ca=<file of the authority's certificate>."
+        "RDS_LAKE_SOURCE_URL has the option 'charset', which is not known. Take it out. For TLS with a verified "
+        "server give ssl_ca=<file of the authority's certificate>, for a compressed connection compress=true."
     )
 
 

@@ -153,15 +153,14 @@ class Snapshot:
             raise self._unfit(error.column, error.row) from error
 
     @contextmanager
-    def given_up_on_errors(self) -> Iterator[None]:
-        """End all that is being asked of the source when an error comes, so that nobody goes on waiting for it."""
+    def asking(self) -> Iterator[None]:
+        """What is still being asked of the source at the end, as it is after an error, is given up: nobody waits."""
         try:
             yield
-        except BaseException:
+        finally:
             self.stop_reading()
             for connection in list(self._aside):
                 _hang_up(connection)
-            raise
 
     def stop_reading(self) -> None:
         """End a read that nobody goes on with; the connection is of no more use then."""

@@ -155,17 +155,16 @@ class _Landing:
     def run(self) -> dict[str, Landed]:
         partitioning = self._snapshot.spec.partitioning
         try:
-            with ThreadPoolExecutor(CONCURRENCY) as pool, self._snapshot.given_up_on_errors():
+            with ThreadPoolExecutor(CONCURRENCY) as pool, self._snapshot.asking():
                 if partitioning is None:
                     self._land_whole(pool)
                 else:
                     for first, last in partitioning.ranges(self._partitions):
                         self._land_range(pool, [key for key in self._partitions if first <= key <= last])
                 return {partition: self._jobs[partition].result() for partition in self._partitions}
-        except BaseException:
-            for written in (*self._uncounted, *self._doubtful):
+        finally:
+            for written in (*self._uncounted, *self._doubtful):  # none, unless an error has come
                 written.writer.abandon()
-            raise
 
     def _land_whole(self, pool: ThreadPoolExecutor) -> None:
         told = self._snapshot.fingerprint()

@@ -25,9 +25,9 @@ from rds_lake.errors import ConfigError, PermanentError, RdsLakeError, SpecError
 from rds_lake.event_log import open_dagster_instance, recording, report_observations
 from rds_lake.extract.fence import REPORTED
 from rds_lake.extract.fingerprint import EMPTY
+from rds_lake.lake.aws import ConflictError, GoneError
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifests
-from rds_lake.lake.store import ConflictError, GoneError
 from rds_lake.plan import Observation, Plan, all_again, decide, examine, land_other_keys, observe
 from rds_lake.resources.services import LakeResource, RdsResource, WarehouseResource
 from rds_lake.spec import Stage, TableSpec, refuse_shared_targets

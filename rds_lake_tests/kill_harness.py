@@ -1,6 +1,6 @@
 """Processes that do a sync and are stopped, held or watched at any of their calls to the outside.
 
-The calls are found by recording, not listed by hand: every request of botocore, every command of the MySQL driver and
+The calls are found by recording, not listed by hand: every request to AWS, every command of the MySQL driver and
 every statement of the warehouse's driver passes through a counter. A job can be told to be killed (SIGKILL) right
 before its k-th call, or right after the server has answered it and before the answer is used; or to wait there.
 
@@ -25,6 +25,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -284,6 +285,7 @@ def _wait_for(path: Path) -> None:
 def watch(gate: Gate) -> None:
     """Have every call to AWS, to MySQL and to the warehouse pass through the gate, for the rest of this process."""
     _watch_aws(gate)
+    _watch_s3(gate)
     _watch_mysql(gate)
     _watch_warehouse(gate)
 
@@ -306,6 +308,46 @@ def _watch_aws(gate: Gate) -> None:
             gate.leave(number)
 
     BaseClient._make_api_call = call
+
+
+def _watch_s3(gate: Gate) -> None:
+    """Have the functions of obstore pass through the gate; they are called what S3 calls them."""
+    import obstore
+    from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+    def watched(plain: Callable[..., Any], operation: str) -> Callable[..., Any]:
+        def call(store: Any, thing: Any = "", *words: Any, **more: Any) -> Any:
+            written = words[0] if operation == "CopyObject" else thing
+            name = _aws_name("s3", operation, {"Key": written if isinstance(written, str) else written[0]})
+            number = gate.enter(name)
+            try:
+                return plain(store, thing, *words, **more)
+            except (AlreadyExistsError, PreconditionError):
+                gate.refuse(name, min(CONDITION_FAILED))
+                raise
+            finally:  # a refusal is an answer too
+                gate.leave(number)
+
+        return call
+
+    def listing(store: Any, prefix: str, **more: Any) -> Iterator[Any]:
+        number = gate.enter(_aws_name("s3", "ListObjectsV2", {"Prefix": prefix}))
+        for some in listed(store, prefix, **more):
+            gate.leave(number)
+            yield some
+
+    listed = obstore.list
+    obstore.list = listing
+    for name, operation in {
+        "get": "GetObject",
+        "get_range": "GetObject",
+        "put": "PutObject",
+        "head": "HeadObject",
+        "copy": "CopyObject",
+        "delete": "DeleteObjects",
+        "list_with_delimiter": "ListObjectsV2",
+    }.items():
+        setattr(obstore, name, watched(getattr(obstore, name), operation))
 
 
 def _aws_name(service: str, operation: str, given: Mapping[str, Any]) -> str:
@@ -453,9 +495,19 @@ def _shorten_timeouts(seconds: float) -> None:
     """Let a request of AWS fail after fewer seconds, and be sent again soon."""
     from botocore.config import Config
 
+    from rds_lake.lake import s3
     from rds_lake.resources import services
 
-    services._BOTO = services._BOTO.merge(Config(read_timeout=seconds, connect_timeout=seconds))
+    s3.PATIENCE = timedelta(seconds=seconds)
+    s3.MOST_PAUSE = timedelta(seconds=0.2)
+    made = services._session
+
+    def hasty() -> Any:
+        session = made()
+        session._session.set_default_client_config(Config(read_timeout=seconds, connect_timeout=seconds))
+        return session
+
+    services._session = hasty
 
 
 def _serve() -> None:

@@ -24,6 +24,7 @@ from rds_lake.lake.batch import BatchWriter, new_batch_id
 from rds_lake.lake.catalog import Catalog
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Committed, Manifest, Manifests
+from rds_lake.lake.s3 import open_s3
 from rds_lake.lake.store import ObjectStore
 from rds_lake.local.stack import Stack
 from rds_lake.quality.split import DISCARDED_FIELDS
@@ -101,7 +102,7 @@ class Rooms:
         return cls(
             environ=environ,
             source=Source(parse_database_url(environ[mysql], scheme="mysql", variable=mysql)),
-            store=ObjectStore(_client(environ, "s3"), environ["RDS_LAKE_BUCKET"]),
+            store=open_store(environ, environ["RDS_LAKE_BUCKET"]),
             catalog=Catalog(_client(environ, "glue"), cls.name("db_")),
             warehouse=Warehouse(warehouse_url, environ["RDS_LAKE_REDSHIFT_IAM_ROLE"]),
         )
@@ -224,6 +225,11 @@ def record_batch(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordB
     columns = zip(*rows, strict=True)
     arrays = [pa.array(values, field.type) for field, values in zip(schema, columns, strict=True)]
     return pa.record_batch(arrays, schema=schema)
+
+
+def open_store(environ: Mapping[str, str], bucket: str) -> ObjectStore:
+    """A bucket of the stack's AWS endpoint."""
+    return ObjectStore(open_s3(bucket, environ, boto3.Session), lambda: _client(environ, "s3"))
 
 
 def _client(environ: Mapping[str, str], service: str) -> Any:

@@ -12,9 +12,8 @@ from rds_lake.spec import TableSpec
 
 QUICK = {
     "rds_lake.assets.common:RETRY_SECONDS": 0.1,
-    "botocore.retries.standard:ExponentialBackoff._MAX_BACKOFF": 0.2,
 }
-"""Waits of the product and of botocore, shortened for tests; that there are retries stays."""
+"""Waits of the product, shortened for tests; that there are retries stays."""
 
 
 @dataclass

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import obstore
 import pytest
 from botocore.endpoint import Endpoint
 from pipeline import World, order_rows
@@ -41,6 +42,17 @@ OF_ONE_ROW = {
 OF_NOTHING = {"s3.GetObject": 1, "s3.ListObjectsV2": 7}
 
 
+IN_ONE_REQUEST = {
+    "get": "GetObject",
+    "put": "PutObject",
+    "head": "HeadObject",
+    "copy": "CopyObject",
+    "list": "ListObjectsV2",
+    "delete": "DeleteObjects",
+}
+"""What obstore does by one request, as long as objects are small and listings short."""
+
+
 @contextmanager
 def requests(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     """The requests that are sent to AWS, by operation; those to Glue together."""
@@ -52,8 +64,19 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
         sent[service if service == "glue" else f"{service}.{model.name}"] += 1
         return real(self, model, request)
 
+    def counting(name: str, operation: str) -> None:
+        plain = getattr(obstore, name)
+
+        def call(*words: Any, **more: Any) -> Any:
+            sent[f"s3.{operation}"] += 1
+            return plain(*words, **more)
+
+        patch.setattr(obstore, name, call)
+
     with monkeypatch.context() as patch:
         patch.setattr(Endpoint, "make_request", counted)
+        for name, operation in IN_ONE_REQUEST.items():
+            counting(name, operation)
         yield sent
 
 

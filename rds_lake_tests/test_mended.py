@@ -10,7 +10,6 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from botocore.config import Config
 from dagster._core.test_utils import create_run_for_test
 from pipeline import STAGES, World, failures, order_rows
 from typer.testing import CliRunner
@@ -22,14 +21,14 @@ from rds_lake.assets.warehouse import accounted_batches
 from rds_lake.errors import ConfigError, PermanentError
 from rds_lake.extract import snapshot as snapshots
 from rds_lake.extract.fence import Fence
+from rds_lake.lake import s3
+from rds_lake.lake.aws import ConflictError
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifests
-from rds_lake.lake.store import ConflictError
 from rds_lake.local import stack as local_stack
 from rds_lake.local.ports import HOST
 from rds_lake.local.stack import Stack
 from rds_lake.plan import observe
-from rds_lake.resources import services
 from rds_lake.resources.services import LakeResource, ProgressResource, RdsResource
 from rds_lake.spec import TableSpec
 from rds_lake.sync import WORKER_TAG, Sync, end_dead_runs, worker
@@ -331,7 +330,7 @@ def test_an_aws_endpoint_that_goes_away_during_a_run_is_named_with_the_remedy(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = orders(world, "cutoff")
-    monkeypatch.setattr(services, "_BOTO", Config(retries={"max_attempts": 1}))
+    monkeypatch.setattr(s3, "ATTEMPTS", 1)
     monkeypatch.setattr(common, "RETRY_SECONDS", 0)
 
     def report(text: str) -> None:

@@ -11,8 +11,8 @@ from rooms import Rooms, daily, mysql_table, rooms, table_spec
 
 from rds_lake.extract.snapshot import open_snapshot
 from rds_lake.extract.types import Column
+from rds_lake.lake.aws import ConflictError
 from rds_lake.lake.manifest import Manifest
-from rds_lake.lake.store import ConflictError
 from rds_lake.spec import TableSpec
 from rds_lake.warehouse.load import load
 from rds_lake.warehouse.statements import Target

@@ -7,20 +7,22 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
-import boto3
 import pytest
-from botocore.config import Config
 from faults import CLIENT_PATIENCE, At, Sometimes, bad_day
 from figures import FIGURES
 from kill_harness import SCRATCH, Workers, workers
 from pipeline import World, make_world, order_rows, write_dagster_home
+from rooms import open_store
 from scenes import job_of, valid_status
 from witness import Content, Subject, Watch, judge
 
 from rds_lake.errors import TransientError
-from rds_lake.lake.store import READ_ATTEMPTS, ConflictError, ObjectStore
+from rds_lake.lake import s3
+from rds_lake.lake.aws import ConflictError
+from rds_lake.lake.store import ObjectStore
 from rds_lake.local import stack as local_stack
 from rds_lake.resources.services import LakeResource
 
@@ -32,8 +34,9 @@ pytestmark = pytest.mark.stack
 
 def lake_through(world: World, address: str) -> ObjectStore:
     """The lake's bucket behind a proxy, for a client that soon loses patience."""
-    config = Config(read_timeout=CLIENT_PATIENCE, retries={"mode": "standard", "max_attempts": 5})
-    return ObjectStore(boto3.client("s3", endpoint_url=address, config=config), world.bucket)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(s3, "PATIENCE", timedelta(seconds=CLIENT_PATIENCE))
+        return open_store({**world.environ, "AWS_ENDPOINT_URL": address}, world.bucket)
 
 
 @pytest.mark.parametrize("kind", ["swallowed", "late"])
@@ -72,7 +75,7 @@ def test_an_object_whose_sending_breaks_off_is_read_again(world: World) -> None:
         pytest.raises(TransientError, match="Try again"),
     ):
         lake_through(world, address).get(key)
-    assert day.done["torn"] == READ_ATTEMPTS
+    assert day.done["torn"] == s3.ATTEMPTS
 
 
 @pytest.mark.slow

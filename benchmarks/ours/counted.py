@@ -3,12 +3,16 @@
 import json
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import obstore
 from botocore.awsrequest import AWSPreparedRequest, AWSRequest, AWSResponse
 from botocore.httpsession import URLLib3Session
 
 from rds_lake import cli
+from rds_lake.lake.store import PART_BYTES
 
 CALLS: Counter[str] = Counter()
 
@@ -22,8 +26,27 @@ def _counting_send(session: URLLib3Session, request: AWSRequest | AWSPreparedReq
     return _send(session, request)
 
 
+def _count(name: str, method: str) -> None:
+    """Count what a function of obstore sends: one request, or one for each part of a large object."""
+    plain: Callable[..., Any] = getattr(obstore, name)
+
+    def counting(*words: Any, **more: Any) -> Any:  # noqa: ANN401 - whatever it is called with
+        CALLS[f"S3 {method}"] += 1
+        if "chunk_size" in more and name == "put":
+            CALLS["S3 PUT"] += words[2].seek(0, 2) // PART_BYTES
+            CALLS["S3 POST"] += 2
+            words[2].seek(0)
+        return plain(*words, **more)
+
+    setattr(obstore, name, counting)
+
+
 def main() -> None:
     """Run the command."""
+    for name, method in {"get": "GET", "get_range": "GET", "put": "PUT", "head": "HEAD", "copy": "PUT"}.items():
+        _count(name, method)
+    _count("list", "GET")
+    _count("delete", "POST")
     URLLib3Session.send = _counting_send  # type: ignore[method-assign, assignment]
     file = Path(sys.argv.pop(1))
     try:

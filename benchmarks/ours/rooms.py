@@ -4,6 +4,7 @@ What a program does not ask for is not imported: starting is part of what is mea
 """
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,6 +15,8 @@ from rds_lake.settings import parse_database_url, required
 from rds_lake.spec import TableSpec
 
 if TYPE_CHECKING:
+    import boto3
+
     from rds_lake.lake.catalog import Catalog
     from rds_lake.lake.store import ObjectStore
     from rds_lake.warehouse.connection import Warehouse
@@ -30,13 +33,15 @@ class Rooms(NamedTuple):
 
     def store(self) -> "ObjectStore":
         """The lake's bucket."""
-        import boto3
-        from botocore.config import Config
+        from rds_lake.lake.s3 import open_s3
+        from rds_lake.lake.store import ObjectStore
 
-        from rds_lake.lake.store import CONCURRENCY, ObjectStore
+        def session() -> "boto3.Session":
+            import boto3
 
-        config = Config(max_pool_connections=2 * CONCURRENCY)
-        return ObjectStore(boto3.client("s3", config=config), required("RDS_LAKE_BUCKET"))
+            return boto3.Session()
+
+        return ObjectStore(open_s3(required("RDS_LAKE_BUCKET"), os.environ, session), lambda: session().client("s3"))
 
     def catalog(self) -> "Catalog":
         """The lake's catalog."""

@@ -23,11 +23,12 @@ from dagster._core.storage.tags import (
 
 from rds_lake.errors import PermanentError, TransientError
 from rds_lake.extract.types import Column, arrow_schema
+from rds_lake.lake.aws import GoneError
 from rds_lake.lake.batch import HEAD_ROWS
 from rds_lake.lake.files import open_batches
 from rds_lake.lake.keys import WHOLE_TABLE
 from rds_lake.lake.manifest import Manifest
-from rds_lake.lake.store import GoneError, ObjectStore
+from rds_lake.lake.store import ObjectStore
 from rds_lake.partitions import Partitioning
 from rds_lake.quality.split import DISCARDED_FIELDS
 from rds_lake.spec import Stage, TableSpec

@@ -15,9 +15,10 @@ from rds_lake.errors import PermanentError, SpecError
 from rds_lake.extract.contract import Agreed, AgreedColumn, AgreedCursor, Change, Shape, decide, same_columns
 from rds_lake.extract.source import SourceTable
 from rds_lake.extract.types import Column
+from rds_lake.lake.aws import ConflictError
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifests
-from rds_lake.lake.store import ConflictError, ObjectStore
+from rds_lake.lake.store import ObjectStore
 from rds_lake.spec import TableSpec
 
 ATTEMPTS = 5

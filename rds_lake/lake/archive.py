@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rds_lake.errors import TransientError
+from rds_lake.lake.aws import GoneError
 from rds_lake.lake.batch import commit_if_new
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Committed, File, Manifest, Manifests
-from rds_lake.lake.store import GoneError, ObjectStore, side_by_side
+from rds_lake.lake.store import ObjectStore, side_by_side
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def _copy(store: ObjectStore, moving: Sequence[tuple[File, File]]) -> None:
     def copy(pair: tuple[File, File]) -> GoneError | None:
         old, new = pair
         try:
-            store.copy(old.key, new.key, old.size)
+            store.copy(old.key, new.key)
         except GoneError as gone:  # an earlier run may have got as far as deleting it
             return gone
         return None

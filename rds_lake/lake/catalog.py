@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rds_lake.errors import PermanentError
 from rds_lake.lake.agreement import Stored, read_agreed, recall_agreed
+from rds_lake.lake.aws import aws_errors
 from rds_lake.lake.keys import WHOLE_TABLE, TableKeys
 from rds_lake.lake.manifest import Committed, Manifest, Manifests
-from rds_lake.lake.store import ObjectStore, aws_errors, side_by_side
+from rds_lake.lake.store import ObjectStore, side_by_side
 from rds_lake.spec import Stage, TableSpec
 
 if TYPE_CHECKING:

@@ -16,9 +16,6 @@ from rds_lake.spec import Stage, TableSpec
 STAGES: tuple[Stage, ...] = ("archived", "landing")
 """Where landed rows lie, under the folders of their partitions: alike in both, for whoever lands has checked it."""
 
-GLANCE = 10
-"""Objects that are listed at once where the first one of a batch tells."""
-
 
 def check_layout(store: ObjectStore, spec: TableSpec, landed: Collection[str] | None = None) -> None:
     """Check that what has been landed of a table is laid out as its YAML says now.
@@ -37,7 +34,7 @@ def check_layout(store: ObjectStore, spec: TableSpec, landed: Collection[str] | 
     if not landed:
         return
     check_partitions(spec, landed, "the lake")
-    items = chain.from_iterable(store.list(keys.stage(stage), page=GLANCE) for stage in STAGES)
+    items = chain.from_iterable(store.list(keys.stage(stage)) for stage in STAGES)
     found = next((item.key for item in items if is_batch_file(item.key)), None)
     if found is not None and (folder := folder_of(found)) != keys.partition_column:
         raise _changed(spec, f"the lake's folders are called '{folder}=', the YAML makes '{keys.partition_column}='")

@@ -1,50 +1,40 @@
-"""Objects in the bucket: get, put (also conditionally), list, copy, delete, with botocore's errors turned into ours.
+"""Objects in the bucket: get, put (also conditionally), list, copy, delete, with S3's errors turned into ours.
 
-Every effect on S3 passes through here and through boto3, which is what lets tests stop the process between any two.
+Every effect on S3 passes through here, which is what lets tests stop the process between any two.
 """
 
+import builtins
 import hashlib
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from itertools import chain
 from os.path import commonpath
 from threading import Condition, Lock
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from boto3.s3.transfer import TransferConfig
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    EndpointConnectionError,
-    IncompleteReadError,
-    NoCredentialsError,
-    ReadTimeoutError,
-    ResponseStreamingError,
-)
+import obstore
+from obstore.exceptions import InvalidPathError
 
-from rds_lake.errors import ConfigError, PermanentError, RdsLakeError, TransientError
+from rds_lake.lake.aws import MISSING, ConflictError, GoneError, aws_errors, is_of_bucket
+from rds_lake.lake.s3 import sent_again
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from obstore.store import S3Store
 
 MIB = 1024 * 1024
 SINGLE_PUT_BYTES = 16 * MIB
 """Objects up to this size are sent and fetched in one request, larger ones in parts."""
 
 PART_BYTES = 8 * MIB
-"""Size of the parts: boto3 holds ten of them in memory. S3 takes 10,000 parts."""
+"""Size of the parts. S3 takes 10,000 of them."""
 
 PARTS_AT_ONCE = 4
-
-SINGLE_COPY_BYTES = 512 * MIB
-"""Objects up to this size are copied in one request: the bytes stay in S3, whose own limit is 5 GB."""
-
-DELETE_LIMIT = 1000
-"""Keys of one DeleteObjects request (S3's own limit)."""
 
 CONCURRENCY = 8
 """Requests under way at once where many objects are handled: they wait for S3, not for the processor."""
@@ -52,22 +42,11 @@ CONCURRENCY = 8
 FEW = 2 * CONCURRENCY
 """Objects that are asked for one by one, side by side; of more, a listing is read."""
 
-READ_ATTEMPTS = 5
-"""How often an answer is asked for again that broke off; botocore repeats only what was not answered at all."""
+LISTED = 1000
+"""Objects that a listing hands on at a time, as many as S3 sends."""
 
 REMEMBERED_BYTES = 16 * MIB
 """What is kept of small objects that were read or written: some ten thousand manifests."""
-
-_BROKEN_OFF = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
-
-_PASSING = {
-    *("SlowDown", "Throttling", "ThrottlingException", "RequestTimeout"),
-    *("ConcurrentModificationException", "OperationTimeoutException", "InternalServiceException"),
-}
-_CREDENTIALS = {
-    *("AccessDenied", "AccessDeniedException", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"),
-    *("ExpiredToken", "ExpiredTokenException", "UnrecognizedClientException"),
-}
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -90,61 +69,6 @@ class Upload:
     key: str
     id: str
     started: datetime
-
-
-class ConflictError(TransientError):
-    """A conditional write was refused: somebody else wrote the object since it was read."""
-
-
-class GoneError(TransientError):
-    """An object that a manifest named is not there any more: who reads the manifest again finds where it is now."""
-
-
-@contextmanager
-def aws_errors(what: str) -> Iterator[None]:
-    """Turn botocore's errors into ours.
-
-    Args:
-        what: the thing that was asked for, such as `s3://lake/orders/`.
-
-    Raises:
-        RdsLakeError: permanent for a missing bucket, table or right, transient for a lost connection or throttling.
-    """
-    try:
-        yield
-    except ClientError as error:
-        raise translate(error, what) from error
-    except NoCredentialsError as error:
-        raise ConfigError(
-            f"No AWS credentials were found while asking for {what}.",
-            'Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role; locally: eval "$(rds-lake env)".',
-        ) from error
-    except EndpointConnectionError as error:
-        raise TransientError(
-            f"The AWS endpoint could not be reached while asking for {what}: {error}.",
-            "Check AWS_ENDPOINT_URL and the network; 'rds-lake status' shows the local stack.",
-        ) from error
-    except BotoCoreError as error:
-        raise TransientError(f"Asking AWS for {what} failed: {error}.", "Try again.") from error
-
-
-def translate(error: ClientError, what: str) -> RdsLakeError:
-    """A refused AWS request as our error."""
-    code = str(error.response.get("Error", {}).get("Code", ""))
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    problem = f"AWS refused {what}: {error}."
-    if code == "NoSuchBucket":
-        return ConfigError(f"The bucket of {what} does not exist.", "Create it, or correct RDS_LAKE_BUCKET.")
-    if code in {"PreconditionFailed", "ConditionalRequestConflict"}:
-        return ConflictError(
-            f"{what} was changed by another run while this one was working; this one changed nothing.",
-            "Run it again if the other run has not done the same.",
-        )
-    if code in _CREDENTIALS:
-        return ConfigError(problem, "Check the AWS credentials and what they may do with it.")
-    if status >= 500 or code in _PASSING:
-        return TransientError(problem, "Try again.")
-    return PermanentError(problem, "Look the code up in the service's error reference.")
 
 
 def side_by_side(
@@ -223,17 +147,23 @@ class ObjectStore:
     stands in the bucket: that is asked, and an ETag that comes back as it is remembered saves sending the content.
 
     Args:
-        client: a boto3 S3 client; safe to use from several threads.
+        s3: the connection to the bucket (`rds_lake.lake.s3`); safe to use from several threads.
+        client: makes a boto3 client, for the few questions that the connection has no word for.
+
+    Attributes:
         bucket: the bucket's name.
     """
 
-    def __init__(self, client: "S3Client", bucket: str) -> None:
-        self.client = client
-        self.bucket = bucket
-        self._transfer = TransferConfig(
-            multipart_threshold=SINGLE_PUT_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=PARTS_AT_ONCE
-        )
+    def __init__(self, s3: "S3Store", client: Callable[[], "S3Client"]) -> None:
+        self._s3 = s3
+        self._client = client
+        self.bucket: str = s3.config["bucket"]
         self._memory = _Memory()
+
+    @cached_property
+    def client(self) -> "S3Client":
+        """A boto3 client."""
+        return self._client()
 
     def url(self, key: str) -> str:
         """The `s3://` address of a key or prefix."""
@@ -245,14 +175,15 @@ class ObjectStore:
 
     def get(self, key: str) -> tuple[bytes, str] | None:
         """Content and ETag of a small object, None when there is none."""
-        content = bytearray()
         with aws_errors(self.url(key)):
             try:
-                etag = self._read(key, content.clear, content.extend)
-            except self.client.exceptions.NoSuchKey:
+                content, etag = self._read(key)
+            except MISSING as error:
+                if is_of_bucket(error):
+                    raise
                 return None
-        self._memory.keep(key, bytes(content), etag)
-        return bytes(content), etag
+        self._memory.keep(key, content, etag)
+        return content, etag
 
     def get_as(self, key: str, etag: str) -> tuple[bytes, str] | None:
         """As `get`, of an object that was just found to have this ETag: not sent again when it is remembered."""
@@ -263,23 +194,13 @@ class ObjectStore:
         """A small object as it was when it last passed through here, maybe no more; None if it never did."""
         return self._memory.get(key)
 
-    def _read(self, key: str, start: Callable[[], object], write: Callable[[bytes], object]) -> str:
-        """Read an object's content from its start; its ETag."""
-        for attempt in range(1, READ_ATTEMPTS + 1):
-            start()
-            try:
-                answer = self.client.get_object(Bucket=self.bucket, Key=key)
-                for chunk in answer["Body"].iter_chunks(MIB):
-                    write(chunk)
-            except _BROKEN_OFF:
-                if attempt == READ_ATTEMPTS:
-                    raise
-            else:
-                return answer["ETag"]
-        raise AssertionError("unreachable")
+    def _read(self, key: str) -> tuple[bytes, str]:
+        """An object's content and its ETag."""
+        answer = obstore.get(self._s3, key)
+        return bytes(answer.bytes()), answer.meta["e_tag"] or ""
 
     def download(self, key: str, target: IO[bytes], size: int) -> None:
-        """Write an object's content into a file that is open for writing, empty, and stands at its start.
+        """Write an object's content into a file that is open for writing.
 
         Args:
             key: its key.
@@ -290,17 +211,27 @@ class ObjectStore:
             GoneError: there is no such object (any more).
         """
         with aws_errors(self.url(key)), self._still_there(key):
-            if size <= SINGLE_PUT_BYTES:
-                self._read(key, lambda: (target.seek(0), target.truncate()), target.write)
-            else:
-                self.client.download_fileobj(self.bucket, key, target, Config=self._transfer)
+            for part in [self._read(key)[0]] if size <= SINGLE_PUT_BYTES else self._parts(key, size):
+                target.write(part)
+
+    def _parts(self, key: str, size: int) -> Iterator[bytes]:
+        """An object's content in parts, some of which are fetched ahead."""
+        waiting: deque[Future[Any]] = deque()
+        with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
+            for start in range(0, size, PART_BYTES):
+                end = start + PART_BYTES
+                waiting.append(pool.submit(obstore.get_range, self._s3, key, start=start, end=min(end, size)))
+                if len(waiting) == PARTS_AT_ONCE:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
     @contextmanager
     def _still_there(self, key: str) -> Iterator[None]:
         try:
             yield
-        except ClientError as error:
-            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 404:
+        except MISSING as error:
+            if is_of_bucket(error):
                 raise
             raise GoneError(
                 f"{self.url(key)} is gone: another run moved or replaced it since its manifest was read.",
@@ -310,7 +241,7 @@ class ObjectStore:
     def put(self, key: str, content: bytes) -> None:
         """Write an object."""
         with aws_errors(self.url(key)):
-            self.client.put_object(Bucket=self.bucket, Key=key, Body=content)
+            obstore.put(self._s3, key, content, use_multipart=False)
 
     def put_if(self, key: str, content: bytes, *, etag: str | None) -> str:
         """Write an object only if it still is what was read: the given ETag, or none at all.
@@ -321,20 +252,18 @@ class ObjectStore:
         Raises:
             ConflictError: it has been written by somebody else; nothing was changed.
         """
+        mode: Any = "create" if etag is None else {"e_tag": etag}
         try:
             with aws_errors(self.url(key)):
-                if etag is None:
-                    answer = self.client.put_object(Bucket=self.bucket, Key=key, Body=content, IfNoneMatch="*")
-                else:
-                    answer = self.client.put_object(Bucket=self.bucket, Key=key, Body=content, IfMatch=etag)
+                written = sent_again(lambda: obstore.put(self._s3, key, content, mode=mode))["e_tag"] or ""
         except ConflictError:
-            # When an answer is lost botocore sends the request again, which is then refused because of its own success.
+            # When an answer is lost the request is sent again, which is then refused because of its own success.
             held = self.get(key)
             if held is None or held[0] != content:
                 raise
             return held[1]
-        self._memory.keep(key, content, answer["ETag"])
-        return answer["ETag"]
+        self._memory.keep(key, content, written)
+        return written
 
     def upload(self, key: str, content: IO[bytes], size: int) -> None:
         """Write an object from a file that stands at its start; a large one goes in parts."""
@@ -342,29 +271,36 @@ class ObjectStore:
             self.put(key, content.read())
             return
         with aws_errors(self.url(key)):
-            self.client.upload_fileobj(content, self.bucket, key, Config=self._transfer)
+            obstore.put(self._s3, key, content, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
 
-    def list(
-        self, prefix: str, *, first: str = "", last: str | None = None, page: int | None = None
-    ) -> Iterator[StoredObject]:
-        """All objects below a prefix, in the order of their keys.
+    def list(self, prefix: str, *, first: str = "", last: str | None = None) -> Iterator[StoredObject]:
+        """All objects inside a folder and its folders, in the order of their keys.
 
         Args:
-            prefix: the prefix.
+            prefix: the folder.
             first: a key of an object to begin at; a few before it may come as well.
             last: the key to end at.
-            page: how many are asked for at once, if fewer than S3 gives by itself: for whoever needs only the first.
         """
-        more: dict[str, Any] = {"StartAfter": first[:-1]} if first else {}
-        if page is not None:
-            more["PaginationConfig"] = {"PageSize": page}
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, **more)
+        after = first[:-1]
         with aws_errors(self.url(prefix)):
-            for items in pages:
-                for item in items.get("Contents", []):
-                    if last is not None and item["Key"] > last:
-                        return
-                    yield StoredObject(item["Key"], item["Size"], item["ETag"], item["LastModified"])
+            try:
+                for some in obstore.list(self._s3, prefix, offset=after or None, chunk_size=LISTED):
+                    for item in some:
+                        if last is not None and item["path"] > last:
+                            return
+                        yield StoredObject(item["path"], item["size"], item["e_tag"] or "", item["last_modified"])
+                        after = item["path"]
+            except InvalidPathError:  # a stranger's, with `//` or `..` in its key
+                yield from self._list_as_named(prefix, after, last)
+
+    def _list_as_named(self, prefix: str, after: str, last: str | None) -> Iterator[StoredObject]:
+        """As `list`, whatever objects are called."""
+        folder: Any = {"Bucket": self.bucket, "Prefix": prefix and f"{prefix.rstrip('/')}/", "StartAfter": after}
+        for page in self.client.get_paginator("list_objects_v2").paginate(**folder):
+            for item in page.get("Contents", []):
+                if last is not None and item["Key"] > last:
+                    return
+                yield StoredObject(item["Key"], item["Size"], item["ETag"], item["LastModified"])
 
     def find(self, keys: Collection[str]) -> dict[str, StoredObject]:
         """Those of some objects that are there: asked one by one, or, if they are many, listed from first to last."""
@@ -377,7 +313,7 @@ class ObjectStore:
     def inside(self, folders: Collection[str]) -> Iterator[StoredObject]:
         """The objects directly inside some folders (prefixes that end in `/`), listed as `find` does."""
         if len(folders) <= FEW:
-            yield from chain.from_iterable(side_by_side(lambda folder: list(self.list(folder)), folders))
+            yield from chain.from_iterable(side_by_side(lambda folder: builtins.list(self.list(folder)), folders))
             return
         wanted, first, last = set(folders), min(folders), max(folders)
         for item in self.list(commonpath([first, last]), first=first, last=f"{last}\U0010ffff"):
@@ -387,9 +323,8 @@ class ObjectStore:
     def folders(self) -> Iterator[str]:
         """The bucket's top-level prefixes, each with its slash."""
         with aws_errors(self.url("")):
-            for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Delimiter="/"):
-                for item in page.get("CommonPrefixes", []):
-                    yield item["Prefix"]
+            for folder in obstore.list_with_delimiter(self._s3)["common_prefixes"]:
+                yield f"{folder}/"
 
     def uploads(self, prefix: str) -> Iterator[Upload]:
         """The uploads in parts below a prefix that have not been finished."""
@@ -416,30 +351,25 @@ class ObjectStore:
     def _head(self, key: str) -> StoredObject | None:
         with aws_errors(self.url(key)):
             try:
-                head = self.client.head_object(Bucket=self.bucket, Key=key)
-            except ClientError as error:
-                if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
-                    return None
-                raise
-            return StoredObject(key, head["ContentLength"], head["ETag"], head["LastModified"])
+                head = obstore.head(self._s3, key)
+            except MISSING:
+                return None
+            return StoredObject(key, head["size"], head["e_tag"] or "", head["last_modified"])
 
-    def copy(self, source: str, target: str, size: int) -> None:
-        """Copy an object inside the bucket, on the server's side; a large one in parts.
+    def copy(self, source: str, target: str) -> None:
+        """Copy an object inside the bucket, on the server's side.
+
+        S3 copies up to 5 GB in one request; our files end long before (`rds_lake.lake.files.FILE_BYTES`).
 
         Args:
             source: its key.
             target: the copy's key.
-            size: how large it should be, which decides how it is copied.
 
         Raises:
             GoneError: there is no such object (any more).
         """
-        place: Any = {"Bucket": self.bucket, "Key": source}
         with aws_errors(self.url(source)), self._still_there(source):
-            if size <= SINGLE_COPY_BYTES:
-                self.client.copy_object(CopySource=place, Bucket=self.bucket, Key=target)
-            else:
-                self.client.copy(place, self.bucket, target, Config=self._transfer)
+            obstore.copy(self._s3, source, target)
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; those that are not there are no error.
@@ -447,17 +377,9 @@ class ObjectStore:
         Raises:
             PermanentError: S3 kept some of them.
         """
-        for start in range(0, len(keys), DELETE_LIMIT):
-            some = keys[start : start + DELETE_LIMIT]
-            with aws_errors(self.url(some[0])):
-                answer = self.client.delete_objects(
-                    Bucket=self.bucket, Delete={"Objects": [{"Key": key} for key in some], "Quiet": True}
-                )
-            for failed in answer.get("Errors", []):
-                raise PermanentError(
-                    f"S3 did not delete {self.url(failed.get('Key', ''))}: {failed.get('Message', '')}.",
-                    "Check the right to delete objects, then run it again.",
-                )
+        if keys:
+            with aws_errors(self.url(keys[0])):
+                sent_again(lambda: obstore.delete(self._s3, keys))
 
 
 def digest(content: IO[bytes]) -> str:

@@ -6,47 +6,44 @@ other callers may hand in an address instead.
 
 import os
 from collections.abc import Callable
-from datetime import datetime
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import boto3
-import botocore.session
 import dagster as dg
-from botocore.config import Config
-from botocore.utils import parse_timestamp
 from pydantic import PrivateAttr
 
 from rds_lake.extract.source import Source
 from rds_lake.lake.catalog import Catalog
+from rds_lake.lake.s3 import ATTEMPTS, open_s3
 from rds_lake.lake.store import CONCURRENCY, ObjectStore
 from rds_lake.settings import parse_database_url, required
 from rds_lake.warehouse.connection import Warehouse
 
-_BOTO = Config(
-    max_pool_connections=2 * CONCURRENCY,
-    retries={"mode": "standard", "max_attempts": 5},
-    user_agent="rds_lake",  # what CloudTrail shows; botocore's own is put together from its parts twice a request
-)
-
-
-def _moment(value: Any) -> datetime:  # noqa: ANN401 - whatever AWS sends
-    """A time as AWS writes it. Botocore's own way takes most of the time of reading a listing of S3."""
-    if isinstance(value, str) and value.endswith("Z"):
-        return datetime.fromisoformat(value)
-    return parse_timestamp(value)  # seconds since 1970, or the form of HTTP's headers
+if TYPE_CHECKING:
+    import boto3
 
 
 @lru_cache(maxsize=1)
-def _session_for(_: frozenset[tuple[str, str]]) -> boto3.Session:
-    session = botocore.session.get_session()
-    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
-    return boto3.Session(botocore_session=session)
+def _session_for(_: frozenset[tuple[str, str]]) -> "boto3.Session":
+    import boto3  # noqa: PLC0415 - takes long, and a sync without news does without it
+
+    return boto3.Session()
 
 
-def _session() -> boto3.Session:
+def _session() -> "boto3.Session":
     """What clients are made from: one for as long as the variables are the same, because it keeps what it has read."""
     return _session_for(frozenset(item for item in os.environ.items() if item[0].startswith("AWS_")))
+
+
+def _client(service: Any) -> Any:  # noqa: ANN401 - boto3 makes its classes when they are asked for
+    from botocore.config import Config  # noqa: PLC0415 - see above
+
+    options = Config(
+        max_pool_connections=2 * CONCURRENCY,
+        retries={"mode": "standard", "max_attempts": ATTEMPTS},
+        user_agent="rds_lake",  # what CloudTrail shows; botocore's own is put together from its parts twice a request
+    )
+    return _session().client(service, config=options)
 
 
 class RdsResource(dg.ConfigurableResource[None]):
@@ -75,14 +72,14 @@ class LakeResource(dg.ConfigurableResource[None]):
             ConfigError: the variable is missing.
         """
         if self._store is None:
-            self._store = ObjectStore(_session().client("s3", config=_BOTO), required("RDS_LAKE_BUCKET"))
+            self._store = ObjectStore(open_s3(required("RDS_LAKE_BUCKET"), os.environ, _session), lambda: _client("s3"))
         return self._store
 
     def catalog(self) -> Catalog:
         """The lake's database in the Glue catalog."""
         if self._catalog is None:
             database = required("RDS_LAKE_GLUE_DATABASE")
-            self._catalog = Catalog(_session().client("glue", config=_BOTO), database)
+            self._catalog = Catalog(_client("glue"), database)
         return self._catalog
 
 

@@ -21,9 +21,10 @@ from datetime import UTC, datetime
 from rds_lake.cursors import cut, key_of_start
 from rds_lake.errors import PermanentError, TransientError
 from rds_lake.extract.contract import layout
+from rds_lake.lake.aws import ConflictError
 from rds_lake.lake.keys import WHOLE_TABLE, TableKeys
 from rds_lake.lake.manifest import Manifest, Manifests
-from rds_lake.lake.store import ConflictError, ObjectStore
+from rds_lake.lake.store import ObjectStore
 from rds_lake.partitions import Window
 from rds_lake.spec import TableSpec
 from rds_lake.warehouse import ledger

@@ -8,9 +8,10 @@ from rooms import daily, refit, table_spec
 from rds_lake.errors import RdsLakeError
 from rds_lake.extract.types import Column
 from rds_lake.lake.archive import copy_to_archive, vacate_landing
+from rds_lake.lake.aws import ConflictError
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifests
-from rds_lake.lake.store import FEW, ConflictError
+from rds_lake.lake.store import FEW
 
 COLUMNS = (Column("id", "int(11)", nullable=False), Column("at", "datetime"))
 ROWS = [(n, datetime(2024, 1, 1, n)) for n in range(5)]  # noqa: DTZ001 - the cursor's clock
@@ -80,7 +81,7 @@ def test_the_second_copy_of_a_finished_move_does_nothing(rooms):
 def test_a_crash_after_the_copy_and_before_the_manifest_is_made_good(rooms):
     move = Move(rooms)
     [file] = move.landed.manifest.files
-    rooms.store.copy(file.key, file.key.replace("/landing/", "/archived/"), file.size)
+    rooms.store.copy(file.key, file.key.replace("/landing/", "/archived/"))
     move.copy()
     move.vacate()
     move.check()

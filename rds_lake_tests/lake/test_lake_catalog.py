@@ -4,7 +4,7 @@ import time
 from datetime import datetime
 
 import pytest
-from rooms import FENCE, as_committed, daily, refit, table_spec
+from rooms import FENCE, as_committed, daily, open_store, refit, table_spec
 
 from rds_lake.extract.contract import Agreed, AgreedColumn
 from rds_lake.extract.types import Column
@@ -13,7 +13,6 @@ from rds_lake.lake.archive import copy_to_archive, vacate_landing
 from rds_lake.lake.catalog import PARTITION_LIMIT, BatchPlace, CatalogTable, publish
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifests
-from rds_lake.lake.store import ObjectStore
 
 COLUMNS = (Column("id", "int(11)", nullable=False), Column("At", "datetime"), Column("v", "varchar(20)"))
 
@@ -205,7 +204,7 @@ def test_a_changed_table_is_brought_up_to_date(rooms):
 
 
 def test_a_run_that_remembers_an_older_agreement_does_not_narrow_the_table(rooms, spec):
-    others, key = ObjectStore(rooms.store.client, rooms.store.bucket), TableKeys.of(spec).schema
+    others, key = open_store(rooms.environ, rooms.store.bucket), TableKeys.of(spec).schema
     columns = tuple(AgreedColumn(column, column.type, FENCE) for column in COLUMNS)
     older, newer = (Agreed(1, FENCE, columns[:number]) for number in (2, 3))
     etag = rooms.store.put_if(key, agreed_to_json(older), etag=None)

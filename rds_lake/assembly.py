@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from rds_lake import startup
 from rds_lake.automation import automation_sensor
 from rds_lake.resources.services import build_resources
 
@@ -21,6 +22,7 @@ def build_definitions(project: Path = PROJECT, *, plugins: bool = True) -> dg.De
         plugins: also describe every component of every installed package, for `dg` and the UI. That imports them all,
             which would be half the start of a command.
     """
+    startup.use_few_heaps()
     return dg.Definitions.merge(
         dg.load_from_defs_folder(path_within_project=project) if plugins else _tables(project),
         dg.Definitions(resources=build_resources(), sensors=[automation_sensor()], executor=dg.in_process_executor),

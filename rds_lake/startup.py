@@ -1,8 +1,9 @@
-"""What lets the process of a command start and end quickly: less looking for garbage, and no pandas.
+"""What lets a process start and end quickly and stay small: less looking for garbage, no pandas, few heaps.
 
 Nothing here changes what a command does; `benchmarks/startup.py` shows what it is worth.
 """
 
+import ctypes
 import gc
 import sys
 from importlib.abc import MetaPathFinder
@@ -13,9 +14,26 @@ again, which is a fifth of a start.
 """
 
 
+HEAPS = 2
+"""Heaps of the C library. Its own default is eight for each processor, and what one thread has used and given back,
+another one with another heap does not get: the threads of a sync held 180 MB more.
+"""
+
+_M_ARENA_MAX = -8
+"""The number of this option of `mallopt` in glibc's malloc.h."""
+
+
 def begin() -> None:
     """Prepare a process that is about to import much."""
     gc.set_threshold(GARBAGE_AFTER)
+    use_few_heaps()
+
+
+def use_few_heaps() -> None:
+    """Have threads share heaps, where the C library has such a setting (glibc)."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        library.mallopt(_M_ARENA_MAX, HEAPS)
 
 
 def end() -> None:

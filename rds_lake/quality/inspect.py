@@ -4,8 +4,9 @@ What the asset checks report: how many rows break each rule, with which values, 
 twice in one partition.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -17,7 +18,8 @@ from rds_lake.errors import PermanentError
 from rds_lake.extract.types import arrow_schema
 from rds_lake.lake.files import open_batches
 from rds_lake.lake.manifest import Manifest
-from rds_lake.lake.store import ObjectStore
+from rds_lake.lake.store import MIB, ObjectStore
+from rds_lake.quality.repeated import Repeated
 from rds_lake.quality.rules import (
     FILE,
     KEEPS,
@@ -42,10 +44,16 @@ KEYS_SHOWN = 10
 """Keys of bad rows that a report shows."""
 
 PORTION_ROWS = 250_000
-"""Rows that are looked at together; a single batch may be larger, and then goes to disk where it must."""
+"""Rows of batches that are looked at together; a single batch may be larger."""
+
+CHUNK_ROWS = 65_536
+"""Rows that the engine is given at once."""
+
+CHUNK_BYTES = 16 * MIB
+"""Bytes of values that it is given at once, but for the last batch that is read."""
 
 MEMORY = "96MB"
-"""What the engine may hold of them before it goes to disk."""
+"""What the engine may hold before it goes to disk."""
 
 PARTITION = f"{KEEPS}partition"
 """The column, inside the query only, that numbers the partition a row is of; no source's column is called so."""
@@ -119,8 +127,10 @@ def inspect(
         named = {name for rule in declared.values() for name in rule.columns}
         needed = named.union(key, *columns_read(connection, single, every.names))
         seen = pa.schema([(PARTITION, pa.int32()), *(field for field in every if field.name in needed)])
-        scan = _Scan(connection, store, spec, single, seen)
-        repeated = sum(scan.add(portion, key) for portion in _portions(filled))
+        scan = _Scan(connection, store, spec, single, seen, Path(scratch))
+        # A rule over many rows is one over those of a partition, as it is in the split.
+        portions = _portions(filled) if single.row_by_row else ([manifest] for manifest in filled)
+        repeated = sum(scan.add(portion, key) for portion in portions)
         rules = tuple(scan.report(rule.label) for rule in single.rules)
     return Report(sum(manifest.rows for manifest in filled), rules, repeated)
 
@@ -137,6 +147,21 @@ def _portions(manifests: Sequence[Manifest]) -> Iterator[list[Manifest]]:
         yield portion
 
 
+def _chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    """Batches in portions that are worth a query."""
+    chunk: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        chunk.append(batch)
+        rows += batch.num_rows
+        size += batch.nbytes
+        if rows >= CHUNK_ROWS or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, rows, size = [], 0, 0
+    if chunk:
+        yield chunk
+
+
 class _Scan:
     """Reads batches once, as far as somebody asks for their columns, and gathers what breaks the rules.
 
@@ -148,6 +173,7 @@ class _Scan:
         spec: the table's YAML.
         rules: the rules, tried.
         seen: the columns that are looked at.
+        scratch: a folder for what does not fit into memory.
     """
 
     def __init__(
@@ -157,8 +183,10 @@ class _Scan:
         spec: TableSpec,
         rules: CompiledRules,
         seen: pa.Schema,
+        scratch: Path,
     ) -> None:
         self._connection, self._store, self._rules, self._seen = connection, store, rules, seen
+        self._scratch = scratch
         declared = {rule.label: rule.columns for rule in spec.rules}
         # An implied rule's values may be of any length.
         self._shown = {label: names[0] for label, names in declared.items() if names and not spec.is_personal(names[0])}
@@ -167,13 +195,51 @@ class _Scan:
         connection.execute("CREATE TABLE bad_keys (label VARCHAR, key VARCHAR)")
 
     def add(self, manifests: Sequence[Manifest], key: Sequence[str]) -> int:
-        """Look at some batches; how many keys stand more than once in their partition."""
-        self._connection.register(ROWS, pa.RecordBatchReader.from_batches(self._seen, self._rows(manifests)))
-        with applying_rules(manifests[-1].table, f"{len(manifests):,} partitions"):
-            self._connection.execute(f"CREATE TEMP TABLE scanned AS {self._rules.select(ROWS)}")
-        self._connection.unregister(ROWS)
-        for (label,) in self._answer("SELECT DISTINCT unnest(_failed_rules) FROM scanned"):
-            bad = f"FROM scanned WHERE list_contains(_failed_rules, {literal(label)})"
+        """Look at some batches; how many keys stand more than once in their partition.
+
+        Keys are compared by their hashes first; those whose hash repeats are read again, and compared themselves.
+        """
+        hashed = f"hash({PARTITION}, {quote_all(list(key))})"
+        hashes = Repeated(self._scratch)
+        for _ in self._given(manifests):
+            with applying_rules(manifests[-1].table, f"{len(manifests):,} partitions"):
+                self._gather_bad()
+            found: dict[str, Any] = self._connection.execute(f"SELECT {hashed} AS hash FROM {ROWS}").fetchnumpy()
+            hashes.add(found["hash"])
+        suspects = hashes.found()
+        if not len(suspects):
+            return 0
+        self._connection.register("suspects", pa.table({"hash": suspects}))
+        names = f"{PARTITION}, {quote_all(list(key))}"
+        keys = f"SELECT {names} FROM {ROWS} WHERE {hashed} IN (FROM suspects)"
+        for number, _ in enumerate(self._given(manifests)):
+            self._connection.execute(f"INSERT INTO keys {keys}" if number else f"CREATE TEMP TABLE keys AS {keys}")
+        [(repeated,)] = self._answer(f"SELECT COUNT(*) FROM (SELECT 1 FROM keys GROUP BY {names} HAVING COUNT(*) > 1)")
+        self._connection.execute("DROP TABLE keys")
+        self._connection.unregister("suspects")
+        return int(repeated)
+
+    def _given(self, manifests: Sequence[Manifest]) -> Iterator[None]:
+        """Give the engine the rows of some batches, some at a time; all at once to rules that look at many of them."""
+        if not self._rules.row_by_row:
+            self._connection.register(ROWS, pa.RecordBatchReader.from_batches(self._seen, self._rows(manifests)))
+            self._connection.execute(f"CREATE TEMP TABLE every_row AS FROM {ROWS}")
+            self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {ROWS} AS FROM every_row")
+            yield
+            self._connection.execute(f"DROP VIEW {ROWS}")
+            self._connection.execute("DROP TABLE every_row")
+            return
+        for chunk in _chunks(self._rows(manifests)):
+            self._connection.register(ROWS, pa.Table.from_batches(chunk))
+            yield
+            self._connection.unregister(ROWS)
+
+    def _gather_bad(self) -> None:
+        """Keep what is reported of those rows that the engine has been given and that break a rule."""
+        chosen = f"SELECT * FROM ({self._rules.select(ROWS)}) WHERE _failed_rules IS NOT NULL"
+        self._connection.execute(f"CREATE TEMP TABLE bad AS {chosen}")
+        for (label,) in self._answer("SELECT DISTINCT unnest(_failed_rules) FROM bad"):
+            bad = f"FROM bad WHERE list_contains(_failed_rules, {literal(label)})"
             value = f"CAST({quote(self._shown[label])} AS VARCHAR)" if label in self._shown else "NULL"
             self._connection.execute(
                 f"INSERT INTO bad_values SELECT {literal(label)}, {value}, COUNT(*) {bad} GROUP BY 2"
@@ -182,10 +248,7 @@ class _Scan:
                 text = f"concat_ws(', ', {quote_all(self._keys)})"
                 first = f"SELECT {literal(label)}, {text} {bad} ORDER BY 2 LIMIT {KEYS_SHOWN}"
                 self._connection.execute(f"INSERT INTO bad_keys {first}")
-        twice = f"SELECT 1 FROM scanned GROUP BY {PARTITION}, {quote_all(list(key))} HAVING COUNT(*) > 1"
-        [(repeated,)] = self._answer(f"SELECT COUNT(*) FROM ({twice})")
-        self._connection.execute("DROP TABLE scanned")
-        return int(repeated)
+        self._connection.execute("DROP TABLE bad")
 
     def report(self, label: str) -> RuleReport:
         """How all batches keep one rule."""

@@ -98,7 +98,7 @@ class CompiledRules:
             return f"SELECT *, NULL::VARCHAR[] AS _failed_rules FROM {relation}"
         return (
             f"SELECT * EXCLUDE ({', '.join(self._kept)}), CASE WHEN {' AND '.join(self._kept)} THEN NULL "
-            f"ELSE {self._labels} END AS _failed_rules FROM (SELECT *, {self._flags} FROM {relation}){self._in_order()}"
+            f"ELSE {self._labels} END AS _failed_rules FROM (SELECT *, {self._flags} FROM {relation})"
         )
 
     def keeps(self, relation: str, numbers: Sequence[int]) -> str:
@@ -128,10 +128,6 @@ class CompiledRules:
         named = zip(self._kept, self.rules, strict=True)
         cases = ", ".join(f"CASE WHEN NOT {name} THEN {literal(rule.label)} END" for name, rule in named)
         return f"list_filter([{cases}], lambda label: label IS NOT NULL)"
-
-    def _in_order(self) -> str:
-        """What brings rows back into the order of the landed file, which a rule over many rows does not keep."""
-        return "" if self.row_by_row else f" ORDER BY {FILE}, {ROW}"
 
     def digest(self, lookup_values: Mapping[Lookup, pa.Table]) -> str:
         """What identifies the rules together with the lookups' present values."""

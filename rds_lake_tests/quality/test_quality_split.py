@@ -2,8 +2,12 @@
 
 import io
 import re
+from collections import Counter
 from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -15,7 +19,8 @@ from rds_lake.extract.types import Column, arrow_schema
 from rds_lake.lake import files
 from rds_lake.lake.batch import BatchWriter
 from rds_lake.lake.keys import TableKeys
-from rds_lake.quality import judge
+from rds_lake.quality import inspect as inspecting
+from rds_lake.quality import judge, repeated
 from rds_lake.quality.inspect import KEYS_SHOWN, VALUES_SHOWN, inspect
 from rds_lake.quality.split import Splitter, needed_lookups
 
@@ -374,3 +379,41 @@ def test_an_inspection_of_nothing_reports_every_rule_unbroken(rooms):
     report = look(rooms, daily(rooms.name(), rules=[VALID]), [])
     assert (report.rows, report.repeated_keys) == (0, 0)
     assert [(rule.label, rule.broken) for rule in report.rules] == [("valid", 0)]
+
+
+@pytest.mark.parametrize("suspicion", ["of what repeats", "of all"])
+def test_an_inspection_in_small_portions_finds_the_same(rooms, monkeypatch, suspicion):
+    monkeypatch.setattr(inspecting, "CHUNK_ROWS", 3)
+    monkeypatch.setattr(inspecting, "PORTION_ROWS", 5)
+    monkeypatch.setattr(files, "READ_ROWS", 2)
+    monkeypatch.setattr(repeated, "HELD", 4)
+    if suspicion == "of all":  # as if all hashes were equal
+        monkeypatch.setattr(repeated, "_twice", np.unique)
+    spec = daily(rooms.name(), rules=[VALID, {"rule": "sql", "name": "small", "where": "id < 90"}])
+    rows = [(number % 7, at(1), "CLOSED" if number % 3 else "bad", number) for number in range(20)]
+    report = look(rooms, spec, rows, [(99, at(1), "CLOSED", None)], [], [(3, at(1), "CLOSED", None)] * 3)
+    assert (report.rows, report.repeated_keys) == (24, 7 + 1)
+    assert [(rule.label, rule.broken) for rule in report.rules[:2]] == [("valid", 7), ("small", 1)]
+    assert report.rules[0].values == (("bad", 7),)
+
+
+def test_an_inspection_shows_rules_over_many_rows_all_those_of_a_partition(rooms, monkeypatch):
+    monkeypatch.setattr(inspecting, "CHUNK_ROWS", 1)
+    spec = daily(rooms.name(), rules=[{"rule": "sql", "name": "few", "where": "COUNT(*) OVER () < 3"}])
+    report = look(
+        rooms, spec, [(1, at(1), "a", None), (1, at(2), "b", None), (2, at(3), "c", None)], [(1, at(1), "a", None)]
+    )
+    assert (report.rules[0].broken, report.repeated_keys) == (3, 1)
+
+
+@given(st.lists(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 5), max_size=9), max_size=9), st.integers(1, 30))
+def test_numbers_that_repeat_are_found_in_memory_and_on_disk(parts, held):
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(repeated, "HELD", held)
+        taken = repeated.Repeated(Path(folder))
+        for _ in range(2):
+            for part in parts:
+                taken.add(np.array(part, np.uint64))
+            counts = Counter(number for part in parts for number in part)
+            assert taken.found().tolist() == sorted(number for number, count in counts.items() if count > 1)
+            assert list(Path(folder).iterdir()) == []

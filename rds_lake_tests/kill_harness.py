@@ -336,8 +336,21 @@ def _watch_s3(gate: Gate) -> None:
             gate.leave(number)
             yield some
 
-    listed = obstore.list
+    class Written:
+        """What is written in parts: the object is there when it is closed."""
+
+        def __init__(self, parts: Any, key: str) -> None:
+            self._parts, self._key = parts, key
+            self.write = parts.write
+
+        def close(self) -> None:
+            number = gate.enter(_aws_name("s3", "CompleteMultipartUpload", {"Key": self._key}))
+            self._parts.close()
+            gate.leave(number)
+
+    listed, plain_writer = obstore.list, obstore.open_writer
     obstore.list = listing
+    obstore.open_writer = lambda store, key, **more: Written(plain_writer(store, key, **more), key)
     for name, operation in {
         "get": "GetObject",
         "get_range": "GetObject",

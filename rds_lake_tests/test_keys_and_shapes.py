@@ -21,8 +21,9 @@ from rds_lake.extract.snapshot import open_snapshot
 from rds_lake.extract.stream import BLOCK_BYTES
 from rds_lake.extract.types import Column, arrow_schema
 from rds_lake.lake import files
-from rds_lake.lake.files import Spool, read_batches, row_sizes
+from rds_lake.lake.files import read_batches, row_sizes
 from rds_lake.lake.landing import land
+from rds_lake.lake.spool import Spool
 from rds_lake.warehouse.statements import Target
 
 __all__ = ["mysql_table", "rooms"]

@@ -196,7 +196,7 @@ def test_a_full_temporary_folder_in_the_middle_of_a_sync(world: World, crew: Wor
     rows = [(number, moment, who, noise.randbytes(12).hex()) for number, moment, who, _ in order_rows(4000, 2)]
     spec = world.orders("spooled", rows=rows, rules=[])
     job = job_of(world, spec, tmp_path / "dagster")
-    spooling = replace(job, patch={**job.patch, "rds_lake.lake.files:SPOOL_BYTES": 1000})
+    spooling = replace(job, patch={**job.patch, "rds_lake.lake.scratch:SPOOL_BYTES": 1000})
     with workers(tmp_path / "jobs", with_small_disk(folder, "48k", empty)) as cramped:
         full = cramped.run(spooling)
     assert (full.ok, full.said) == (

@@ -8,12 +8,13 @@ import secrets
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import pyarrow as pa
 
-from rds_lake.lake.files import Spool
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Committed, File, Manifest, Manifests
+from rds_lake.lake.spool import Spool
 from rds_lake.lake.store import ObjectStore
 
 HEAD_ROWS = 5
@@ -40,13 +41,18 @@ class BatchWriter:
         keys: the table's keys.
         draft: what the batch will be, still without files.
         schema: the rows' schema.
+        is_first: whether the partition has no current batch, which the new one could turn out to be. Then large files
+            are sent while they are written.
     """
 
-    def __init__(self, store: ObjectStore, keys: TableKeys, draft: Manifest, schema: pa.Schema) -> None:
+    def __init__(
+        self, store: ObjectStore, keys: TableKeys, draft: Manifest, schema: pa.Schema, *, is_first: bool = False
+    ) -> None:
         self._store = store
         self._keys = keys
         self._draft = draft
         self._schema = schema
+        self._is_first = is_first
         self._files: list[File] = []
         self._spool: Spool | None = None
         self._head: pa.RecordBatch | None = None
@@ -60,7 +66,8 @@ class BatchWriter:
         if not self.rows:
             self._head = _head(batch)
         if self._spool is None:
-            self._spool = Spool(self._schema, self._draft.format)
+            send = partial(self._store.open_upload, self._key) if self._is_first else None
+            self._spool = Spool(self._schema, self._draft.format, send)
         self._spool.write(batch)
         if self._spool.full:
             self._send_aside(self._spool)
@@ -79,7 +86,7 @@ class BatchWriter:
         """Send what was written, and hold nothing of it; no more rows will come."""
         self._wait()
         if self._spool is not None:
-            self._send_last(self._close(self._spool), self._spool)
+            self._send_last(self._spool.finish(self._key), self._spool)
         self.close()
 
     def finish(self, current: Manifest | None) -> Manifest:
@@ -90,7 +97,7 @@ class BatchWriter:
         """
         self._wait()
         spool = self._spool
-        file = self._close(spool) if spool else None
+        file = spool.finish(self._key) if spool else None
         done = replace(self._draft, files=(*self._files, *([file] if file else [])), head=self._head)
         if current is not None and done.same_content(current) and is_whole(self._store, current):
             self.abandon()
@@ -114,12 +121,11 @@ class BatchWriter:
         self._store.delete([file.key for file in self._files])
         self._files = []
 
-    def _close(self, spool: Spool) -> File:
-        suffix = self._draft.format
-        number = len(self._files)
-        return spool.finish(
-            self._keys.part(self._draft.stage, self._draft.partition, self._draft.batch, number, suffix)
-        )
+    @property
+    def _key(self) -> str:
+        """The key of the file that is being written."""
+        draft = self._draft
+        return self._keys.part(draft.stage, draft.partition, draft.batch, len(self._files), draft.format)
 
     def _send_last(self, file: File, spool: Spool) -> None:
         self._spool = None
@@ -128,7 +134,7 @@ class BatchWriter:
 
     def _send_aside(self, spool: Spool) -> None:
         """Send a full file in a thread of its own, one at a time."""
-        file = self._close(spool)
+        file = spool.finish(self._key)
         self._wait()
         self._sender = self._sender or ThreadPoolExecutor(1)
         self._spool = None
@@ -142,7 +148,7 @@ class BatchWriter:
 
     def _upload(self, file: File, spool: Spool) -> None:
         try:
-            self._store.upload(file.key, spool.content, file.size)
+            spool.send(self._store, file.key)
         finally:
             spool.discard()
 

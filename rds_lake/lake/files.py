@@ -1,15 +1,12 @@
 """Files of a batch: Parquet and CSV, written from Arrow batches and read back as Arrow batches, bounded in memory.
 
-A file is made in a spool (memory first, then a temporary file) and sent to S3 when it is whole, so that S3 never holds
-a torn one. Writing the same rows in the same order gives the same bytes, which is how a re-run sees that nothing has
-changed.
+Writing the same rows in the same order gives the same bytes, which is how a re-run sees that nothing has changed.
 """
 
-import errno
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from typing import IO, Any, Protocol
+from contextlib import contextmanager
+from io import RawIOBase
+from typing import IO, Any, Protocol, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -17,24 +14,20 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from rds_lake.errors import PermanentError, SpecError
+from rds_lake.errors import SpecError
 from rds_lake.lake.manifest import File
-from rds_lake.lake.store import MIB, ObjectStore, digest
+from rds_lake.lake.passing import Passing
+from rds_lake.lake.scratch import scratch_file, temporary_space
+from rds_lake.lake.store import MIB, SINGLE_PUT_BYTES, ObjectStore
 
 ROW_GROUP_ROWS = 122_880
 """Rows of one Parquet row group; small enough to bound memory, large enough to compress."""
 
-ROW_GROUP_BYTES = 64 * MIB
-"""Bytes of values at which a row group ends early: 16 rows of 4 MB."""
+ROW_GROUP_BYTES = 32 * MIB
+"""Bytes of values at which a row group ends early: 8 rows of 4 MB."""
 
 WAITING_BYTES = 4 * MIB
 """What a file that waits for its end may hold of unwritten rows."""
-
-SPOOL_BYTES = 4 * MIB
-"""What a file may take of memory before its spool moves to disk."""
-
-FILE_BYTES = 256 * MIB
-"""Size at which a batch goes on in the next file: inside the 128 to 512 MB that Athena and Redshift like."""
 
 READ_ROWS = ROW_GROUP_ROWS
 """Rows of one batch that is read back, at most: a row group of narrow rows."""
@@ -51,14 +44,17 @@ SHORT_BYTES = 256
 CSV_BLOCK_BYTES = 16 * MIB
 """What the CSV reader takes at a time; a row must not be longer."""
 
+Content: TypeAlias = IO[bytes] | RawIOBase
+"""A file that is read or written."""
+
 
 def memory_of(size: int) -> int:
     """About how many bytes of memory it takes to read files of so many bytes and write their rows again.
 
-    Values are some times larger than files, but no more of them is held than is read, and gathered for a row group, at
-    a time.
+    Values are some times larger than files, but no more of them is held than is read, and gathered and encoded for a
+    row group, at a time.
     """
-    return min(8 * size, 2 * ROW_GROUP_BYTES + READ_BYTES)
+    return min(12 * size, 3 * ROW_GROUP_BYTES)
 
 
 class _Writer(Protocol):
@@ -71,7 +67,7 @@ class _Writer(Protocol):
 class _CsvWriter:
     """CSV with a header; NULL is an empty field, an empty text is `""`, decimals keep all their digits."""
 
-    def __init__(self, sink: IO[bytes], schema: pa.Schema) -> None:
+    def __init__(self, sink: Content, schema: pa.Schema) -> None:
         self._schema = pa.schema([pa.field(f.name, _csv_type(f.type)) for f in schema])
         self._writer = pa.csv.CSVWriter(sink, self._schema)
 
@@ -110,7 +106,7 @@ def check_format(file_format: str, schema: pa.Schema, table: str) -> None:
         )
 
 
-def open_writer(sink: IO[bytes], schema: pa.Schema, file_format: str) -> _Writer:
+def open_writer(sink: Content, schema: pa.Schema, file_format: str) -> _Writer:
     """A writer of record batches into a file, as `parquet` or `csv`."""
     if file_format == "csv":
         return _CsvWriter(sink, schema)
@@ -124,7 +120,7 @@ class _RowGroups:
     seen in its first row group: where values hardly repeat, making one takes longer than all the rest.
     """
 
-    def __init__(self, sink: IO[bytes], schema: pa.Schema) -> None:
+    def __init__(self, sink: Content, schema: pa.Schema) -> None:
         self._sink = sink
         self._schema = schema
         self._writer: pq.ParquetWriter | None = None
@@ -232,74 +228,6 @@ def row_sizes(batch: pa.RecordBatch) -> "np.ndarray[Any, np.dtype[np.int64]]":
 
 
 @contextmanager
-def _temporary_space() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise PermanentError(
-            f"The temporary folder {tempfile.gettempdir()} is full.",
-            "Free space there, or set TMPDIR to a folder with more.",
-        ) from error
-
-
-class Spool:
-    """One file in the making."""
-
-    def __init__(self, schema: pa.Schema, file_format: str) -> None:
-        self.content: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115 - closed by us
-        self._writer = open_writer(self.content, schema, file_format)
-        self._open = True
-        self.rows = 0
-        self.size = 0
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Append rows.
-
-        Raises:
-            PermanentError: the temporary folder is full.
-        """
-        with _temporary_space():
-            self._writer.write_batch(batch)
-        self.rows += batch.num_rows
-
-    def settle(self) -> None:
-        """Keep little in memory from now on; no more rows will come."""
-        self._writer.settle()
-
-    @property
-    def full(self) -> bool:
-        """Whether the batch should go on in the next file."""
-        return self.content.tell() >= FILE_BYTES
-
-    def finish(self, key: str) -> File:
-        """Close the file; it can be uploaded afterwards.
-
-        Args:
-            key: the key that it will have.
-
-        Raises:
-            PermanentError: the temporary folder is full.
-        """
-        with _temporary_space():
-            self._writer.close()
-            self.content.flush()
-        self._open = False
-        self.size = self.content.tell()
-        return File(key=key, size=self.size, rows=self.rows, sha256=digest(self.content))
-
-    def discard(self) -> None:
-        """Give the memory or the temporary file back."""
-        with suppress(OSError):  # of a full disk, when the file's end or what was buffered is written
-            if self._open:  # else it would be closed by the garbage collector, after its file
-                self._open = False
-                self._writer.abandon()
-        with suppress(OSError):
-            self.content.close()
-
-
-@contextmanager
 def open_batches(
     store: ObjectStore, file: File, schema: pa.Schema, file_format: str, *, dictionaries: bool = False
 ) -> Iterator[Iterator[pa.RecordBatch]]:
@@ -315,15 +243,22 @@ def open_batches(
     Raises:
         RdsLakeError: the file is gone, S3 failed, or the temporary folder is full.
     """
-    with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as content:
-        with _temporary_space():
-            store.download(file.key, content, file.size)
-            content.seek(0)
+    if file.size <= SINGLE_PUT_BYTES:
+        content = pa.BufferReader(store.fetch(file.key))
         yield read_batches(content, schema, file_format, dictionaries=dictionaries)
+    elif file_format == "parquet":
+        with Passing(store, file) as passing:
+            yield _parquet_batches(passing, schema, dictionaries=dictionaries)
+    else:
+        with scratch_file() as kept:
+            with temporary_space():
+                store.download(file.key, kept, file.size)
+                kept.seek(0)
+            yield read_batches(kept, schema, file_format)
 
 
 def read_batches(
-    content: IO[bytes], schema: pa.Schema, file_format: str, *, dictionaries: bool = False
+    content: Content, schema: pa.Schema, file_format: str, *, dictionaries: bool = False
 ) -> Iterator[pa.RecordBatch]:
     """The rows of a file that stands at its start, as record batches of the given schema (see `open_batches`)."""
     if file_format == "csv":
@@ -331,7 +266,7 @@ def read_batches(
     return _parquet_batches(content, schema, dictionaries=dictionaries)
 
 
-def _parquet_batches(content: IO[bytes], schema: pa.Schema, *, dictionaries: bool) -> Iterator[pa.RecordBatch]:
+def _parquet_batches(content: Content, schema: pa.Schema, *, dictionaries: bool) -> Iterator[pa.RecordBatch]:
     metadata = pq.read_metadata(content)
     encoded = _encoded(metadata, schema) if dictionaries else set()
     file = pq.ParquetFile(content, metadata=metadata, read_dictionary=sorted(encoded))
@@ -339,9 +274,19 @@ def _parquet_batches(content: IO[bytes], schema: pa.Schema, *, dictionaries: boo
     wanted = pa.schema([f.with_type(_dictionary(f.type)) if f.name in encoded else f for f in schema])
     for number in range(metadata.num_row_groups):  # one by one: a batch over several would be larger than each of them
         group = metadata.row_group(number)
+        if isinstance(content, Passing):
+            content.show(*_extent(group))
         rows = READ_BYTES * group.num_rows // max(group.total_byte_size, 1)
         for batch in file.iter_batches(max(1, min(READ_ROWS, rows)), row_groups=[number], columns=columns):
             yield batch.cast(wanted)
+
+
+def _extent(group: pq.RowGroupMetaData) -> tuple[int, int]:
+    """Where a row group begins and ends in its file."""
+    chunks = [group.column(place) for place in range(group.num_columns)]
+    starts = [chunk.dictionary_page_offset or chunk.data_page_offset for chunk in chunks]
+    ends = [start + chunk.total_compressed_size for start, chunk in zip(starts, chunks, strict=True)]
+    return min(starts), max(ends)
 
 
 def _encoded(metadata: pq.FileMetaData, schema: pa.Schema) -> set[str]:
@@ -354,7 +299,7 @@ def _encoded(metadata: pq.FileMetaData, schema: pa.Schema) -> set[str]:
     return texts
 
 
-def _csv_batches(content: IO[bytes], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _csv_batches(content: Content, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     types: Mapping[str, pa.DataType] = {field.name: field.type for field in schema}
     reader = pa.csv.open_csv(
         content,

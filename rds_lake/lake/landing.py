@@ -233,7 +233,8 @@ class _Landing:
             fingerprint: their fingerprint, or what computes it from them.
         """
         checksum = None if isinstance(fingerprint, str) else fingerprint.new()
-        writer = BatchWriter(self._store, self._keys, self._draft(partition), self._schema)
+        is_first = partition not in self._current
+        writer = BatchWriter(self._store, self._keys, self._draft(partition), self._schema, is_first=is_first)
         columns = len(self._schema)
         details: dict[str, int] = {}
         try:

@@ -4,9 +4,8 @@ Every effect on S3 passes through here, which is what lets tests stop the proces
 """
 
 import builtins
-import hashlib
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from rds_lake.lake.s3 import sent_again
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from obstore import Bytes
     from obstore.store import S3Store
 
 MIB = 1024 * 1024
@@ -35,6 +35,9 @@ PART_BYTES = 8 * MIB
 """Size of the parts. S3 takes 10,000 of them."""
 
 PARTS_AT_ONCE = 4
+
+PARTS_UNDER_WAY = 2
+"""Parts of one object that are sent while the next one is made."""
 
 CONCURRENCY = 8
 """Requests under way at once where many objects are handled: they wait for S3, not for the processor."""
@@ -226,6 +229,25 @@ class ObjectStore:
             while waiting:
                 yield waiting.popleft().result()
 
+    def fetch(self, key: str) -> "Bytes":
+        """An object's whole content.
+
+        Raises:
+            GoneError: there is no such object (any more).
+        """
+        with aws_errors(self.url(key)), self._still_there(key):
+            return obstore.get(self._s3, key).bytes()
+
+    def fetch_part(self, key: str, start: int, end: int) -> "Bytes":
+        """An object's bytes from one place up to another."""
+        with aws_errors(self.url(key)), self._still_there(key):
+            return obstore.get_range(self._s3, key, start=start, end=end)
+
+    def fetch_along(self, key: str) -> Generator["Bytes", None, None]:
+        """An object's content from its start, in chunks of about a MiB, each fetched when it is taken."""
+        with aws_errors(self.url(key)), self._still_there(key):
+            yield from obstore.get(self._s3, key).stream(min_chunk_size=MIB)
+
     @contextmanager
     def _still_there(self, key: str) -> Iterator[None]:
         try:
@@ -272,6 +294,10 @@ class ObjectStore:
             return
         with aws_errors(self.url(key)):
             obstore.put(self._s3, key, content, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
+
+    def open_upload(self, key: str) -> "Sending":
+        """An object to be sent in parts while it is written; it is there when it is closed."""
+        return Sending(self, key, self._s3)
 
     def list(self, prefix: str, *, first: str = "", last: str | None = None) -> Iterator[StoredObject]:
         """All objects inside a folder and its folders, in the order of their keys.
@@ -359,7 +385,7 @@ class ObjectStore:
     def copy(self, source: str, target: str) -> None:
         """Copy an object inside the bucket, on the server's side.
 
-        S3 copies up to 5 GB in one request; our files end long before (`rds_lake.lake.files.FILE_BYTES`).
+        S3 copies up to 5 GB in one request; our files end long before (`rds_lake.lake.spool.FILE_BYTES`).
 
         Args:
             source: its key.
@@ -382,9 +408,37 @@ class ObjectStore:
                 sent_again(lambda: obstore.delete(self._s3, keys))
 
 
-def digest(content: IO[bytes]) -> str:
-    """The SHA-256 of a file's whole content; leaves the file at its start."""
-    content.seek(0)
-    value = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
-    content.seek(0)
-    return value
+class Sending:
+    """An object that is sent in parts while it is written.
+
+    Args:
+        store: the bucket.
+        key: the object's key.
+        s3: the connection to the bucket.
+    """
+
+    def __init__(self, store: ObjectStore, key: str, s3: "S3Store") -> None:
+        self._store = store
+        self._key = key
+        self._where = store.url(key)
+        self._is_closed = False
+        with aws_errors(self._where):
+            self._parts = obstore.open_writer(s3, key, buffer_size=PART_BYTES, max_concurrency=PARTS_UNDER_WAY)
+
+    def write(self, content: bytes) -> None:
+        """Append bytes; waits while enough of them are under way."""
+        with aws_errors(self._where):
+            self._parts.write(content)
+
+    def close(self) -> None:
+        """Send the rest, and have the object be there."""
+        with aws_errors(self._where):
+            self._parts.close()
+        self._is_closed = True
+
+    def abandon(self) -> None:
+        """Give up an object that is not closed; one that is stays."""
+        if not self._is_closed:
+            self._is_closed = True
+            for upload in self._store.uploads(self._key):
+                self._store.abort(upload)

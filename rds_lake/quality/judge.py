@@ -38,6 +38,9 @@ from rds_lake.quality.rules import (
     try_rules,
 )
 
+REMEMBERED = 1000
+"""Values of a column for which it is remembered which rules they keep."""
+
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 """For each of some rows, whether it keeps one rule."""
 
@@ -116,6 +119,7 @@ class Judge:
         self._lock = Lock()  # one query at a time: DuckDB calls back into Python for the rows
         self._ready: tuple[CompiledRules, tuple[Column, ...]] | None = None
         self._reads: tuple[frozenset[str], ...] = ()
+        self._known: dict[str, dict[str | None, tuple[bool, ...]]] = {}
         self._numbers = count()
         scratch = mkdtemp(prefix="rds_lake-")
         weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
@@ -167,9 +171,23 @@ class Judge:
                     texts = rows.batch.column(name)
                     values = pa.concat_arrays([texts.dictionary, pa.nulls(1, texts.dictionary.type)])
                     place = texts.indices.fill_null(len(values) - 1).to_numpy()
-                    found = self._ask(rules, numbers, pa.record_batch({name: values}))
+                    found = self._ask_of_values(rules, numbers, name, values)
                     kept |= {number: flags[place] for number, flags in found.items()}
             return kept
+
+    def _ask_of_values(self, rules: CompiledRules, numbers: list[int], name: str, values: pa.Array) -> dict[int, Flags]:
+        """For each rule over one column alone, which values keep it; few values are remembered, and not asked again."""
+        if len(values) > REMEMBERED:
+            return self._ask(rules, numbers, pa.record_batch({name: values}))
+        known = self._known.setdefault(name, {})
+        if len(known) > REMEMBERED:
+            known.clear()
+        texts = values.to_pylist()
+        if unknown := [text for text in texts if text not in known]:
+            asked = self._ask(rules, numbers, pa.record_batch({name: pa.array(unknown, values.type)}))
+            known.update(zip(unknown, zip(*(asked[number] for number in numbers), strict=True), strict=True))
+        flags = np.array([known[text] for text in texts], dtype=bool)
+        return {number: flags[:, place] for place, number in enumerate(numbers)}
 
     def _ask(self, rules: CompiledRules, numbers: list[int], seen: pa.RecordBatch) -> dict[int, Flags]:
         with self._given([seen]):
@@ -220,6 +238,7 @@ class Judge:
                 try_rules(self._engine, rules, landed.table, marked)
                 self._reads = columns_read(self._engine, rules, marked.names)
                 self._ready = rules, landed.columns
+                self._known = {}
             yield
 
     @contextmanager

@@ -7,7 +7,6 @@ held by DuckDB, which goes to disk where memory ends.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from tempfile import SpooledTemporaryFile
 from threading import Lock
 from typing import Any
 
@@ -18,9 +17,10 @@ from pymysql.cursors import SSCursor
 from rds_lake.errors import PermanentError
 from rds_lake.extract.source import Connection, query
 from rds_lake.extract.types import arrow_schema
-from rds_lake.lake.files import SPOOL_BYTES, read_batches
+from rds_lake.lake.files import read_batches
 from rds_lake.lake.manifest import File, Manifest
-from rds_lake.lake.store import ObjectStore, digest
+from rds_lake.lake.scratch import digest, scratch_file
+from rds_lake.lake.store import ObjectStore
 from rds_lake.partitions import Window
 from rds_lake.quality.split import DISCARDED_FIELDS
 from rds_lake.spec import TableSpec
@@ -224,7 +224,7 @@ class LakeSide:
         if manifest.stage == "discarded":
             schema = pa.schema([*schema, *DISCARDED_FIELDS])
         url = self._store.url(file.key)
-        with SpooledTemporaryFile(max_size=SPOOL_BYTES) as content:
+        with scratch_file() as content:
             self._check(file, url)
             self._store.download(file.key, content, file.size)
             if digest(content) != file.sha256:

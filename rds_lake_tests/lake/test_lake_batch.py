@@ -1,15 +1,22 @@
 """Batches: nothing a reader sees before the commit, nothing sent when nothing has changed."""
 
+import io
 from datetime import UTC, datetime
+from hashlib import sha256
+from secrets import token_hex
 from threading import Event, active_count
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from rooms import daily, record_batch, refit
+from faults import At, bad_day
+from rooms import daily, open_store, record_batch, refit
 
 from rds_lake.errors import TransientError
 from rds_lake.extract.types import Column, arrow_schema
-from rds_lake.lake import files
+from rds_lake.lake import files, passing, spool
+from rds_lake.lake import store as stores
+from rds_lake.lake.aws import GoneError
 from rds_lake.lake.batch import BatchWriter, commit_if_new, is_whole, new_batch_id
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifests
@@ -103,7 +110,7 @@ def test_a_change_of_columns_is_a_new_batch_even_when_the_bytes_are_the_same(roo
 
 
 def test_an_abandoned_batch_leaves_no_object(rooms, spec, monkeypatch):
-    monkeypatch.setattr(files, "FILE_BYTES", 1)
+    monkeypatch.setattr(spool, "FILE_BYTES", 1)
     monkeypatch.setattr(files, "ROW_GROUP_ROWS", 2)
     made = writer(rooms, spec, ROWS)
     made.write(record_batch(ROWS, SCHEMA))
@@ -114,7 +121,7 @@ def test_an_abandoned_batch_leaves_no_object(rooms, spec, monkeypatch):
 
 
 def test_a_full_file_is_sent_while_the_next_is_written_and_its_failure_ends_the_batch(rooms, spec, monkeypatch):
-    monkeypatch.setattr(files, "FILE_BYTES", 1)
+    monkeypatch.setattr(spool, "FILE_BYTES", 1)
     monkeypatch.setattr(files, "ROW_GROUP_ROWS", 2)
     may_fail = Event()
 
@@ -155,7 +162,7 @@ def test_a_batch_that_is_abandoned_with_rows_unsent_closes_its_file(rooms, spec,
 
 
 def test_a_large_batch_goes_on_in_further_files_in_order(rooms, spec, monkeypatch):
-    monkeypatch.setattr(files, "FILE_BYTES", 1)
+    monkeypatch.setattr(spool, "FILE_BYTES", 1)
     monkeypatch.setattr(files, "ROW_GROUP_ROWS", 2)
     made = writer(rooms, spec, [])
     rows = [(n, NOON, f"v{n}") for n in range(7)]
@@ -201,3 +208,79 @@ def test_a_manifest_that_says_the_same_is_not_written_again(rooms, spec):
     newer = commit_if_new(manifests, refit(before.manifest, fingerprint="9-9"), before)
     assert newer.etag != before.etag
     assert manifests.require("landing", "2024-01-01") == newer
+
+
+NOISE = [(n, NOON, token_hex(10)) for n in range(60_000)]
+"""Rows that no compression makes small: 0.7 MB a row group of 30,000."""
+
+
+@pytest.fixture
+def large(monkeypatch) -> None:
+    """Files count as large from a few bytes on."""
+    for module in (spool, files, stores):
+        monkeypatch.setattr(module, "SINGLE_PUT_BYTES", 100_000)
+    monkeypatch.setattr(files, "ROW_GROUP_ROWS", 7_000)
+
+
+def first_writer(rooms, spec, rows) -> BatchWriter:
+    draft = rooms.draft(spec, "landing", COLUMNS)
+    made = BatchWriter(rooms.store, TableKeys.of(spec), draft, SCHEMA, is_first=True)
+    made.write(record_batch(rows, SCHEMA))
+    return made
+
+
+@pytest.mark.usefixtures("large")
+def test_a_large_file_that_is_sent_while_it_is_written_is_the_same_and_there_when_it_is_whole(rooms, spec):
+    made = first_writer(rooms, spec, NOISE)
+    assert made._spool is not None
+    assert made._spool.content.closed, "it is not held here any more"
+    assert rooms.keys(f"{spec.table}/") == []
+    [file] = made.finish(None).files
+    assert rooms.keys(f"{spec.table}/") == [file.key]
+    body = rooms.store.client.get_object(Bucket=rooms.store.bucket, Key=file.key)["Body"].read()
+    assert (file.size, file.sha256) == (len(body), sha256(body).hexdigest())
+    assert [tuple(row.values()) for row in pq.read_table(io.BytesIO(body)).to_pylist()] == NOISE
+    assert writer(rooms, spec, NOISE).finish(None).files[0].sha256 == file.sha256
+
+
+@pytest.mark.usefixtures("large")
+def test_a_large_file_that_is_abandoned_leaves_no_unfinished_upload(rooms, spec):
+    made = first_writer(rooms, spec, NOISE)
+    made.abandon()
+    assert list(rooms.store.uploads(f"{spec.table}/")) == []
+    assert rooms.keys(f"{spec.table}/") == []
+    made.abandon()
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize("names", [SCHEMA.names, ["v"]])
+def test_a_large_file_is_read_while_it_is_fetched(rooms, spec, monkeypatch, names):
+    monkeypatch.setattr(passing, "FOOTER_BYTES", 65_536)
+    monkeypatch.setattr(files, "ROW_GROUP_ROWS", 100)  # a footer that is longer than that
+    monkeypatch.setattr(stores, "MIB", 10_000)
+    [file] = writer(rooms, spec, NOISE).finish(None).files
+    schema = pa.schema([SCHEMA.field(name) for name in names])
+    with files.open_batches(rooms.store, file, schema, "parquet") as batches:
+        found = pa.Table.from_batches(batches)
+    assert found.equals(pa.Table.from_batches([record_batch(NOISE, SCHEMA)]).select(names))
+    with files.open_batches(rooms.store, file, schema, "parquet") as batches:
+        next(batches)  # and no more
+
+
+@pytest.mark.usefixtures("large")
+def test_a_large_file_that_is_gone_is_said_to_be(rooms, spec):
+    [file] = writer(rooms, spec, NOISE).finish(None).files
+    rooms.store.delete([file.key])
+    with pytest.raises(GoneError), files.open_batches(rooms.store, file, SCHEMA, "parquet") as batches:
+        list(batches)
+
+
+@pytest.mark.usefixtures("large")
+def test_a_large_file_whose_fetching_breaks_off_is_fetched_on(rooms, spec):
+    [file] = writer(rooms, spec, NOISE).finish(None).files
+    with bad_day(rooms.environ["AWS_ENDPOINT_URL"], At("^GET ", ["torn"] * 3)) as (address, day):
+        store = open_store({**rooms.environ, "AWS_ENDPOINT_URL": address}, rooms.store.bucket)
+        with files.open_batches(store, file, SCHEMA, "parquet") as batches:
+            found = pa.Table.from_batches(batches)
+    assert day.done["torn"] == 3
+    assert found.num_rows == len(NOISE)

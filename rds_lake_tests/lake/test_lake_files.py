@@ -14,8 +14,9 @@ from rooms import bounded, record_batch
 
 from rds_lake.errors import SpecError
 from rds_lake.lake import files
-from rds_lake.lake.files import Spool, check_format, open_batches, open_writer, read_batches
+from rds_lake.lake.files import check_format, open_batches, open_writer, read_batches
 from rds_lake.lake.manifest import File
+from rds_lake.lake.spool import Spool
 
 SCHEMA = pa.schema(
     [

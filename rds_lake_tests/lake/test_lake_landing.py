@@ -16,10 +16,10 @@ from rds_lake.extract.snapshot import Snapshot, open_snapshot
 from rds_lake.extract.types import Column, arrow_schema
 from rds_lake.lake.agreement import agree
 from rds_lake.lake.batch import BatchWriter
-from rds_lake.lake.files import Spool
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.landing import by_partition, land
 from rds_lake.lake.manifest import Manifests
+from rds_lake.lake.spool import Spool
 from rds_lake.lake.store import ObjectStore
 from rds_lake.partitions import Partitioning
 from rds_lake.spec import Cursor

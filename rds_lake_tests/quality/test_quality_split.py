@@ -16,7 +16,7 @@ from rooms import bounded, daily, lookup_of, record_batch, table_spec
 
 from rds_lake.errors import SpecError
 from rds_lake.extract.types import Column, arrow_schema
-from rds_lake.lake import files
+from rds_lake.lake import files, spool
 from rds_lake.lake.batch import BatchWriter
 from rds_lake.lake.keys import TableKeys
 from rds_lake.quality import inspect as inspecting
@@ -158,7 +158,7 @@ def test_a_discarded_row_keeps_all_its_columns_and_says_where_it_came_from(rooms
 @pytest.mark.parametrize("unique", [True, False])
 def test_rows_of_several_landed_files_are_told_apart_and_compared_with_one_another(rooms, monkeypatch, unique):
     spec = daily(rooms.name(), rules=[VALID])
-    monkeypatch.setattr(files, "FILE_BYTES", 1)
+    monkeypatch.setattr(spool, "FILE_BYTES", 1)
     monkeypatch.setattr(files, "ROW_GROUP_ROWS", 2)
     monkeypatch.setattr(files, "READ_ROWS", 2)
     draft = rooms.draft(spec, "landing", COLUMNS, source_unique=unique)
@@ -214,7 +214,7 @@ def test_the_same_split_again_is_the_same_batch_and_another_rule_another(rooms):
 
 
 def test_a_batch_of_many_files_split_again_is_the_same_and_keeps_its_files(rooms, monkeypatch):
-    monkeypatch.setattr("rds_lake.lake.files.FILE_BYTES", 300_000)
+    monkeypatch.setattr("rds_lake.lake.spool.FILE_BYTES", 300_000)
     spec = daily(rooms.name(), rules=[VALID])
     rows = [(n, at(1), "CLOSED" if n % 7 else "x", None) for n in range(260_000)]
     landed, first = divide(rooms, spec, rows)

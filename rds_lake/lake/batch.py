@@ -154,9 +154,17 @@ class BatchWriter:
 
 
 def _head(batch: pa.RecordBatch) -> pa.RecordBatch | None:
-    """A copy of the first rows, which does not hold on to the others; None of rows that take much memory."""
+    """A copy of the first rows, which does not hold on to the others; None of rows that take much memory.
+
+    Nothing is shared, not even a dictionary: it was made by another thread, whose whole heap it would keep from being
+    given back.
+    """
     first = batch.slice(0, HEAD_ROWS)
-    return first.take(pa.array(range(first.num_rows))) if first.nbytes <= HEAD_BYTES else None
+    if first.nbytes > HEAD_BYTES:
+        return None
+    kinds = [field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in first.schema]
+    plain = [column.cast(kind) for column, kind in zip(first.columns, kinds, strict=True)]
+    return pa.record_batch(plain, names=first.schema.names).take(pa.array(range(first.num_rows)))
 
 
 def is_whole(store: ObjectStore, manifest: Manifest) -> bool:

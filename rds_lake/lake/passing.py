@@ -6,7 +6,7 @@ from rds_lake.lake.manifest import File
 from rds_lake.lake.store import ObjectStore
 
 FOOTER_BYTES = 256 * 1024
-"""What is fetched of a file's end, where its footer is: usually more than that takes, never less than Arrow asks for."""
+"""What is fetched of a file's end, where its footer is: mostly more than that takes, never less than Arrow asks for."""
 
 
 class Passing(io.RawIOBase):

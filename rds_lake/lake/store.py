@@ -89,12 +89,14 @@ def side_by_side(
     if len(todo) < 2:
         return [work(item) for item in todo]
     room = _Room(budget)
+    # No more threads than can work at once: each keeps some of the memory that it has used.
+    most = max(1, min(CONCURRENCY, budget // max(1, min(map(cost, todo))))) if cost else CONCURRENCY
 
     def within_budget(item: Item) -> Result:
         with room.taken(cost(item) if cost else 0):
             return work(item)
 
-    with ThreadPoolExecutor(CONCURRENCY) as pool:
+    with ThreadPoolExecutor(most) as pool:
         return list(pool.map(within_budget, todo))
 
 

@@ -11,7 +11,7 @@ from benchmarks.scene import Scene, say
 REQUIREMENTS = {
     "naive": ("pandas==3.1.1", "sqlalchemy==2.1.9", "pymysql==1.2.4", "pyarrow==26.0.1", "boto3"),
     "connectorx": ("connectorx==0.4.6", "pyarrow==26.0.1"),
-    "polars": ("polars==2.1.0", "connectorx==0.4.6", "pyarrow==26.0.1"),
+    "polars": ("polars==2.1.0", "connectorx==0.4.6", "pyarrow==26.0.1", "boto3"),
     "duckdb": ("duckdb==1.5.5", "duckdb-extension-mysql==1.5.5"),
     "dlt": ("dlt[sql_database,filesystem,parquet,s3]==1.31.0", "pymysql==1.2.4", "connectorx==0.4.6"),
     "sling": ("sling-linux-amd64==1.4.11",),  # later ones fetch their program from elsewhere

@@ -169,7 +169,8 @@ class Rooms:
 
     def keys(self, prefix: str) -> list[str]:
         """The keys of all objects below a prefix."""
-        return [item.key for item in self.store.list(prefix)]
+        pages = self.store.client.get_paginator("list_objects_v2").paginate(Bucket=self.store.bucket, Prefix=prefix)
+        return [item["Key"] for page in pages for item in page.get("Contents", ())]
 
     def draft(self, spec: TableSpec, stage: Stage, columns: Sequence[Column], **more: Any) -> Manifest:
         """A batch without files."""

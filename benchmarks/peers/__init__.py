@@ -20,6 +20,9 @@ BUCKET = "bench-peers"
 COLD, MORE, NOTHING = "all rows", "one more row", "no change"
 """The steps of a pipeline: into an empty lake, after one insert, and once more."""
 
+FROM_S3 = "from S3 to S3"
+"""In the names of those that split an object, not a file."""
+
 MOST_NAIVE = 5_000_000
 """Rows up to which the naive way is asked: it would take 8 GB for the 20 million."""
 
@@ -95,7 +98,7 @@ def _spark(scene: Scene, table: str, look: Look) -> Step:
 
 
 def splitters(scene: Scene, landed: Path, statuses: Sequence[str], rows: int) -> list[Contender]:
-    """Those that split a file."""
+    """Those that split a file, or the same file as an object in S3."""
     programs = {
         f"{release('polars', 'polars')}, lazy, two sinks": ("polars", "split_polars"),
         f"{release('duckdb', 'duckdb')}, two COPYs": ("duckdb", "split_duckdb"),
@@ -106,7 +109,20 @@ def splitters(scene: Scene, landed: Path, statuses: Sequence[str], rows: int) ->
         command = _program(scene, environment, program, str(landed), ",".join(statuses), str(folder))
         return Step(command, after=lambda: look_at_parquet(folder, rows))
 
-    return [_peer(name, partial(split, *given)) for name, given in programs.items()]
+    def split_s3(how: str) -> Step:
+        bucket = scene.empty_bucket(BUCKET)
+        scene.s3.upload_file(str(landed), bucket, "landed/rows.parquet")
+        work = scene.fresh_folder("split")
+        words = [f"s3://{bucket}/landed/rows.parquet", ",".join(statuses), f"s3://{bucket}/split", str(work), how]
+        command = _program(scene, "polars", "split_s3", *words)
+        return Step(command, after=lambda: look_in_s3(scene.s3, BUCKET, "split/", rows))
+
+    polars = release("polars", "polars")
+    by_s3 = {f"{polars}, {FROM_S3}, files fetched and sent by boto3": "boto3", f"{polars}, {FROM_S3}, alone": "alone"}
+    return [
+        *(_peer(name, partial(split, *given)) for name, given in programs.items()),
+        *(_peer(name, partial(split_s3, how)) for name, how in by_s3.items()),
+    ]
 
 
 def copiers(

@@ -75,8 +75,9 @@ def split(scene: Scene, rows: int) -> Stage:
             Contender("rds_lake: from S3 to S3, with reasons", "ours", lambda _: [step]),
             *splitters(scene, landed, statuses, rows),
         ],
-        notes="The peers do the bare split of a local file; ours reads it from S3, gives each discarded row its "
-        "reasons and its place, writes both sides to S3 and counts.",
+        notes="The peers do the bare split of a local file, or of the object in S3; ours reads it from S3, gives each "
+        "discarded row its reasons and its place, writes both sides to S3 and counts. The S3 endpoint is a process of "
+        "its own on the same processor, and reads the whole object for each part that it is asked for.",
         tidy=lambda: scene.empty_bucket(bucket),
     )
 

@@ -175,6 +175,11 @@ def _size(numbers: Numbers) -> Numbers:
 def _checksums(keys: Sequence[Numbers], shape: Sequence[int], moment: "list[_Part] | None") -> Numbers:
     """Both CRCs of rows whose keys have texts of the same lengths.
 
+    Of a row with the key 170005 and the cursor 2024-01-02 03:04:05 the text is `'170005','2024-01-02 03:04:05'`. Its
+    pieces are 17, 0005, the day and the second of the day, behind which stand 27, 23, 10 and 1 bytes; what is between
+    them is the same in every row. So the CRC is that of the text with zero bytes for the pieces (`_template`), changed
+    by what each piece contributes with so many bytes behind it (`_contributions`).
+
     Args:
         keys: the values of each column of the key.
         shape: how many digits those of each have.

@@ -109,6 +109,6 @@ def _shown(column: Column, values: Values, row: int) -> Any:  # noqa: ANN401 - a
     if values.field.type not in MOMENTS:
         return number
     if values.unfit is not None and values.unfit[row]:
-        return values.first_unfit
+        return values.first_unfit if row == int(values.unfit.argmax()) else "no moment"
     moment = datetime(1970, 1, 1) + timedelta(microseconds=number)  # noqa: DTZ001 - the column's own clock
     return moment if values.field.type in {FIELD_TYPE.DATETIME, FIELD_TYPE.TIMESTAMP} else moment.date()

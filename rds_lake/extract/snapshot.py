@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from rds_lake.cursors import Bound, bounds, holds_nulls, wall_clock, within
-from rds_lake.errors import PermanentError, TransientError
+from rds_lake.errors import PermanentError, RdsLakeError, TransientError
 from rds_lake.extract import fingerprint
 from rds_lake.extract.ahead import Ahead
 from rds_lake.extract.carried import carried_columns
@@ -146,7 +146,7 @@ class Snapshot:
         """
         self.stop_reading()
         batches = read(self._connection, self.table.columns, *self.rows_query(window))
-        self._reading.append(Ahead(batches, lambda: _hang_up(self._connection)))
+        self._reading.append(Ahead(batches, lambda: self._give_up(self._connection)))
         try:
             yield from self._reading[-1]
         except MisfitError as error:
@@ -160,7 +160,16 @@ class Snapshot:
         finally:
             self.stop_reading()
             for connection in list(self._aside):
-                _hang_up(connection)
+                self._give_up(connection)
+
+    def _give_up(self, connection: Connection) -> None:
+        """End a connection under whoever waits for its data; closing it would first read the rest of them."""
+        held: socket.socket | None = connection._sock  # type: ignore[attr-defined]
+        if held is not None:  # else it has ended by itself
+            with suppress(RdsLakeError):  # who gives up has an error of its own to tell
+                self._source.end_statement(connection)
+            with suppress(OSError):
+                held.shutdown(socket.SHUT_RDWR)
 
     def stop_reading(self) -> None:
         """End a read that nobody goes on with; the connection is of no more use then."""
@@ -199,14 +208,6 @@ class Snapshot:
             return f"the bytes 0x{value.removeprefix(UNSPELT)}"
         text = repr(value) if isinstance(value, str | bytes) else str(value)
         return text if len(text) <= SHOWN else text[:SHOWN] + "..."
-
-
-def _hang_up(connection: Connection) -> None:
-    """End a connection under whoever waits for its data; closing it would first read the rest of them."""
-    held: socket.socket | None = connection._sock  # type: ignore[attr-defined]
-    if held is not None:  # else it has ended by itself
-        with suppress(OSError):
-            held.shutdown(socket.SHUT_RDWR)
 
 
 def _select(column: Column) -> str:

@@ -196,6 +196,20 @@ class Source:
             f"sql_select_limit={MOST_ROWS}",
         )
 
+    def end_statement(self, connection: Connection) -> None:
+        """Have the server end the statement of another connection of ours, which nobody waits for any more.
+
+        Until it has rows to send it would not notice that nobody is there: a sort may take minutes. Behind a proxy that
+        counts connections in its own way nothing is done, for the number might be that of somebody else's.
+
+        Raises:
+            RdsLakeError: the server cannot be reached, or the statement has ended by itself.
+        """
+        with self.connect() as other:
+            [(number,)] = query(other, "SELECT CONNECTION_ID()")
+            if number == other.thread_id():
+                query(other, f"KILL QUERY {connection.thread_id()}")
+
     def describe(self, table: str) -> SourceTable:
         """The columns and unique keys of a table.
 

@@ -111,13 +111,15 @@ class _Written:
     Attributes:
         partition: the partition.
         writer: what has written them.
-        fingerprint: their fingerprint, as the source tells it or as it was computed from them.
+        fingerprint: their fingerprint.
+        is_computed: whether it was computed from the rows; else the source has told it.
         details: how many values became NULL, by column.
     """
 
     partition: str
     writer: BatchWriter
     fingerprint: str
+    is_computed: bool
     details: dict[str, int]
 
 
@@ -183,13 +185,17 @@ class _Landing:
         counting = pool.submit(self._snapshot.counts_now, window) if checksum else None
         told = {} if checksum else self._snapshot.fingerprints(window)
         counts = {key: rows_of(fingerprint) for key, fingerprint in told.items()}
-        for partition, batches in _with_empty(keys, by_partition(self._rows(window), *cut(spec))):
-            self._uncounted.append(self._write(partition, batches, checksum or told.get(partition, EMPTY)))
-            if counting is None or counting.done() or len(self._uncounted) == WAITING:
-                self._hand_over(pool, counting.result() if counting else counts)
-        if counting:
-            self._hand_over(pool, counting.result())
-            self._clear_doubts(pool)
+        try:
+            for partition, batches in _with_empty(keys, by_partition(self._rows(window), *cut(spec))):
+                self._uncounted.append(self._write(partition, batches, checksum or told.get(partition, EMPTY)))
+                if counting is None or counting.done() or len(self._uncounted) == WAITING:
+                    self._hand_over(pool, counting.result() if counting else counts)
+            if counting:
+                self._hand_over(pool, counting.result())
+                self._clear_doubts(pool)
+        finally:
+            if counting:
+                counting.cancel()  # after an error; nobody waits for a count that has not begun
 
     def _checksum(self) -> Checksum | None:
         """What computes fingerprints from the rows, if it can, and if the columns that it looks at are as they came."""
@@ -251,7 +257,8 @@ class _Landing:
             writer.abandon()
             raise
         found = checksum.fingerprint if checksum else str(fingerprint)
-        return _Written(partition, writer, found, {mark: count for mark, count in details.items() if count})
+        found_nulls = {mark: count for mark, count in details.items() if count}
+        return _Written(partition, writer, found, checksum is not None, found_nulls)
 
     def _hand_over(self, pool: ThreadPoolExecutor, counts: Mapping[str, int]) -> None:
         """Leave what has been written to the pool, provided that the source counts as many rows."""
@@ -260,7 +267,7 @@ class _Landing:
             counted = counts.get(written.partition, 0)
             if written.writer.rows == counted:
                 self._submit(pool, written)
-            elif rows_of(written.fingerprint) == written.writer.rows:  # the count may be that of another moment
+            elif written.is_computed:  # the count may be that of another moment
                 written.writer.send()  # any number of partitions may have to wait
                 self._doubtful.append(written)
             else:

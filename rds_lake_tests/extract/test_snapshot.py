@@ -4,9 +4,13 @@ import struct
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
+from threading import Thread
+from time import monotonic, sleep
 
 import pyarrow as pa
+import pymysql
 import pytest
+from pymysql.connections import Connection
 from rooms import daily, table_spec
 
 from rds_lake.errors import PermanentError, SpecError
@@ -132,6 +136,33 @@ def test_a_reader_that_stops_half_way_does_not_wait_for_the_rest(rooms, mysql_ta
     with open_snapshot(rooms.source, table_spec(table, key=["id"])) as snapshot:
         assert next(snapshot.rows()).num_rows == 1
     assert len(read(rooms, table_spec(table))) == 300
+
+
+@pytest.mark.parametrize("is_behind_a_proxy", [False, True])
+def test_a_statement_that_nobody_waits_for_is_ended_at_the_server_if_it_is_surely_ours(
+    rooms, mysql_table, monkeypatch, is_behind_a_proxy
+):
+    table = mysql_table("id INT PRIMARY KEY", rows=[(n,) for n in range(3)])
+    rooms.sql(f"CREATE VIEW {table}_slow AS SELECT id, SLEEP(1) AS slept FROM {table}")
+    busy = f"SELECT id FROM information_schema.processlist WHERE info LIKE '%{table}_slow%' AND id <> CONNECTION_ID()"
+
+    def read_on(snapshot):
+        with pytest.raises(pymysql.MySQLError):
+            list(snapshot.rows())
+
+    if is_behind_a_proxy:
+        monkeypatch.setattr(Connection, "thread_id", lambda _: 1)
+    with open_snapshot(rooms.source, table_spec(f"{table}_slow")) as snapshot:
+        thread = Thread(target=read_on, args=[snapshot])
+        thread.start()
+        while not rooms.sql(busy):
+            sleep(0.01)
+        snapshot.stop_reading()
+        began = monotonic()
+        while rooms.sql(busy):
+            sleep(0.01)
+        assert (monotonic() - began > 0.5) == is_behind_a_proxy
+        thread.join()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,12 @@ COMPLETE_TOOLS = ("dlt", "sling", "ingestr", "pyspark")
 """Peers that also keep state, types and files in order; the others are readers."""
 
 NAIVE = "the naive way"
+FROM_S3 = "from S3 to S3"
+"""In the names of those that split an object in S3, not a file."""
+
+SORTED = "sorted as a landing asks"
+"""In the name of the limit that reads in the order of the cursor."""
+
 MOST_MB = 400
 FLAT_FROM = 1_000_000
 
@@ -142,9 +148,16 @@ def _wide(found: list[Figure]) -> Iterator[Goal]:
         yield Goal(": every value as it is", f"bent: {bent}", bent == "nothing")
 
 
+def _landing(found: list[Figure]) -> Iterator[Goal]:
+    yield from _to_base(found, 2, "by day")
+    mine = ours([each for each in found if "by day" in each.contender])
+    yield from _ratio(mine, next((each for each in found if SORTED in each.contender), None), 2)
+
+
 def _split(found: list[Figure]) -> Iterator[Goal]:
     yield from _to_base(found, 1.5)
     mine = ours(found)
+    yield from _ratio(mine, base([each for each in found if FROM_S3 in each.contender]), 1.5)
     if mine:
         yield Goal(": under 300 MB", f"{mine.peak_mb:.0f} MB", mine.peak_mb < 300)
 
@@ -174,7 +187,7 @@ def _flat(stages: Mapping[str, Mapping[str, Any]]) -> Iterator[Goal]:
 _OF: Mapping[str, Callable[[list[Figure]], Iterator[Goal]]] = {
     "extract_orders": _orders,
     "extract_wide": _wide,
-    "landing": lambda found: _to_base(found, 2, "by day"),
+    "landing": _landing,
     "split": _split,
     "load": lambda found: _to_base(found, 2),
     "merge": lambda found: _to_base(found, 1.5),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.contenders import CannotError, Contender, Facts, Step, nothing
 from benchmarks.environments import mariadb_jar, python, release
+from benchmarks.figures import FROM_S3
 from benchmarks.looks import look_at_parquet, look_in_s3
 from benchmarks.scene import Scene
 from benchmarks.tables import CURSOR
@@ -19,9 +20,6 @@ FOLDER = Path(__file__).parent
 BUCKET = "bench-peers"
 COLD, MORE, NOTHING = "all rows", "one more row", "no change"
 """The steps of a pipeline: into an empty lake, after one insert, and once more."""
-
-FROM_S3 = "from S3 to S3"
-"""In the names of those that split an object, not a file."""
 
 MOST_NAIVE = 5_000_000
 """Rows up to which the naive way is asked: it would take 8 GB for the 20 million."""

@@ -207,8 +207,8 @@ class Source:
         """
         with self.connect() as other:
             [(number,)] = query(other, "SELECT CONNECTION_ID()")
-            if number == other.thread_id():
-                query(other, f"KILL QUERY {connection.thread_id()}")
+            if number == other.thread_id():  # type: ignore[no-untyped-call]
+                query(other, f"KILL QUERY {connection.thread_id()}")  # type: ignore[no-untyped-call]
 
     def describe(self, table: str) -> SourceTable:
         """The columns and unique keys of a table.

@@ -11,6 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from benchmarks.contenders import CannotError, Contender, Step
+from benchmarks.figures import SORTED
 from benchmarks.scene import Scene
 from rds_lake.local import postgres
 
@@ -53,7 +54,7 @@ def reading(scene: Scene, table: str, order_by: str = "") -> list[Contender]:
     if order_by:
         text = f"ORDER BY {order_by}"
         found.append(
-            Contender(f"{name.format('text')}, sorted as a landing asks", "limit", partial(step, "text", text))
+            Contender(f"{name.format('text')}, {SORTED}", "limit", partial(step, "text", text))
         )
     return found
 

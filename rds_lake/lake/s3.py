@@ -32,6 +32,10 @@ PATIENCE = timedelta(seconds=60)
 REQUEST = timedelta(minutes=15)
 """How long a request may take in all."""
 
+ASKED_AGAIN = timedelta(minutes=5)
+"""How long credentials of a session are used before it is asked again. It renews those of a role ten minutes, at the
+latest, before they expire."""
+
 FIRST_PAUSE = timedelta(seconds=0.1)
 
 _ANSWERED = re.compile(r"status code: \d{3}")
@@ -64,7 +68,7 @@ def open_s3(bucket: str, environ: Mapping[str, str], session: Callable[[], "boto
         found = session()
         if found.get_credentials() is None:
             raise no_credentials(f"s3://{bucket}")
-        provider = Boto3CredentialProvider(found)
+        provider = Boto3CredentialProvider(found, ttl=ASKED_AGAIN)
         region = region or found.region_name
     if region:
         options["region"] = region

@@ -53,9 +53,7 @@ def reading(scene: Scene, table: str, order_by: str = "") -> list[Contender]:
     found = [Contender(name.format(protocol), "limit", partial(step, protocol, "")) for protocol in PROTOCOLS]
     if order_by:
         text = f"ORDER BY {order_by}"
-        found.append(
-            Contender(f"{name.format('text')}, {SORTED}", "limit", partial(step, "text", text))
-        )
+        found.append(Contender(f"{name.format('text')}, {SORTED}", "limit", partial(step, "text", text)))
     return found
 
 

@@ -30,7 +30,7 @@ DEFAULTS: Mapping[str, str] = {
     "RDS_LAKE_MEMORY_MB": "400",
 }
 
-PROGRAM_MB = 310
+PROGRAM_MB = 340
 """What the program takes itself, before it has a row."""
 
 DEFAULT_PORTS = {"mysql": 3306, "redshift": 5439}

@@ -111,11 +111,11 @@ def test_every_default_belongs_to_a_variable_that_is_described():
 
 
 def test_the_memory_for_rows_is_what_the_program_leaves():
-    assert settings.memory_for_rows({}) == 90 * 1024 * 1024
-    assert settings.memory_for_rows({"RDS_LAKE_MEMORY_MB": "311"}) == 1024 * 1024
+    assert settings.memory_for_rows({}) == 60 * 1024 * 1024
+    assert settings.memory_for_rows({"RDS_LAKE_MEMORY_MB": "341"}) == 1024 * 1024
 
 
-@pytest.mark.parametrize("given_value", ["310", "0", "-1", "1.5", "much"])
+@pytest.mark.parametrize("given_value", ["340", "0", "-1", "1.5", "much"])
 def test_a_memory_that_leaves_nothing_for_rows_is_refused(given_value):
     with pytest.raises(ConfigError, match=f"RDS_LAKE_MEMORY_MB is '{given_value}'"):
         settings.memory_for_rows({"RDS_LAKE_MEMORY_MB": given_value})

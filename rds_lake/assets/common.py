@@ -24,7 +24,7 @@ from dagster._core.storage.tags import (
 from rds_lake.errors import PermanentError, TransientError
 from rds_lake.extract.types import Column, arrow_schema
 from rds_lake.lake.aws import GoneError
-from rds_lake.lake.batch import HEAD_ROWS
+from rds_lake.lake.batch import head_of
 from rds_lake.lake.files import open_batches
 from rds_lake.lake.keys import WHOLE_TABLE
 from rds_lake.lake.manifest import Manifest
@@ -266,17 +266,15 @@ def preview(store: ObjectStore, spec: TableSpec, manifest: Manifest) -> Metadata
     if first is None:
         try:
             with open_batches(store, manifest.files[0], schema, manifest.format) as batches:
-                first = next(batches).slice(0, HEAD_ROWS)
+                first = head_of(next(batches))
         except GoneError:  # another run has archived it meanwhile: nothing that this step has done is wrong
             return None
-    rows = first.select(shown).to_pylist()
     head = f"| {' | '.join(shown)} |\n|{'---|' * len(shown)}\n"
-    return MetadataValue.md(head + "\n".join(f"| {' | '.join(map(_cell, row.values()))} |" for row in rows))
+    return MetadataValue.md(head + "\n".join(f"| {' | '.join(_cell(row[name]) for name in shown)} |" for row in first))
 
 
-def _cell(value: object) -> str:
-    text = "NULL" if value is None else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")[:80]
+def _cell(text: str | None) -> str:
+    return "NULL" if text is None else text.replace("|", "\\|").replace("\n", " ")
 
 
 @dataclass(frozen=True)

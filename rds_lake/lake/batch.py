@@ -13,15 +13,15 @@ from functools import partial
 import pyarrow as pa
 
 from rds_lake.lake.keys import TableKeys
-from rds_lake.lake.manifest import Committed, File, Manifest, Manifests
+from rds_lake.lake.manifest import Committed, File, Head, Manifest, Manifests
 from rds_lake.lake.spool import Spool
 from rds_lake.lake.store import ObjectStore
 
 HEAD_ROWS = 5
 """Rows that a batch keeps at hand for its preview."""
 
-HEAD_BYTES = 16 * 1024
-"""What they may take: the batches of thousands of partitions are held at once."""
+CELL = 80
+"""Characters of a value that its preview shows."""
 
 
 def new_batch_id(now: datetime | None = None) -> str:
@@ -55,7 +55,7 @@ class BatchWriter:
         self._is_first = is_first
         self._files: list[File] = []
         self._spool: Spool | None = None
-        self._head: pa.RecordBatch | None = None
+        self._head: Head | None = None
         self._sender: ThreadPoolExecutor | None = None
         self._sending: Future[None] | None = None
 
@@ -64,7 +64,7 @@ class BatchWriter:
         if not batch.num_rows:
             return
         if not self.rows:
-            self._head = _head(batch)
+            self._head = head_of(batch)
         if self._spool is None:
             send = partial(self._store.open_upload, self._key) if self._is_first else None
             self._spool = Spool(self._schema, self._draft.format, send)
@@ -153,18 +153,12 @@ class BatchWriter:
             spool.discard()
 
 
-def _head(batch: pa.RecordBatch) -> pa.RecordBatch | None:
-    """A copy of the first rows, which does not hold on to the others; None of rows that take much memory.
-
-    Nothing is shared, not even a dictionary: it was made by another thread, whose whole heap it would keep from being
-    given back.
-    """
-    first = batch.slice(0, HEAD_ROWS)
-    if first.nbytes > HEAD_BYTES:
-        return None
-    kinds = [field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in first.schema]
-    plain = [column.cast(kind) for column, kind in zip(first.columns, kinds, strict=True)]
-    return pa.record_batch(plain, names=first.schema.names).take(pa.array(range(first.num_rows)))
+def head_of(batch: pa.RecordBatch) -> Head:
+    """The first rows of a batch as short texts: plain Python values, which hold on to no other memory."""
+    return tuple(
+        {name: None if value is None else str(value)[:CELL] for name, value in row.items()}
+        for row in batch.slice(0, HEAD_ROWS).to_pylist()
+    )
 
 
 def is_whole(store: ObjectStore, manifest: Manifest) -> bool:

@@ -52,9 +52,9 @@ def memory_of(size: int) -> int:
     """About how many bytes of memory it takes to read files of so many bytes and write their rows again.
 
     Values are some times larger than files, but no more of them is held than is read, and gathered and encoded for a
-    row group, at a time.
+    row group, at a time. A thread keeps some of what it has used, however small its files are.
     """
-    return min(12 * size, 3 * ROW_GROUP_BYTES)
+    return min(4 * MIB + 16 * size, 3 * ROW_GROUP_BYTES)
 
 
 class _Writer(Protocol):

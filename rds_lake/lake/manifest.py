@@ -8,9 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-import pyarrow as pa
+from typing import Any, TypeAlias
 
 from rds_lake.errors import PermanentError
 from rds_lake.extract.types import Column
@@ -19,6 +17,10 @@ from rds_lake.lake.store import FEW, ObjectStore, side_by_side
 from rds_lake.spec import Stage
 
 VERSION = 1
+
+
+Head: TypeAlias = tuple[Mapping[str, str | None], ...]
+"""The first rows of a batch: the text of each value by its column, None for NULL."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Manifest:
         shape: digest of the agreed columns that it was landed in; None in a manifest of an earlier version.
         snapshot: what names the source's snapshot that the rows were read in: batches of one snapshot have no row in
             common. None when nobody said.
-        head: its first rows, if this process wrote it and they are short; not stored.
+        head: its first rows as short texts, if this process wrote it; not stored.
     """
 
     table: str
@@ -77,7 +79,7 @@ class Manifest:
     source_unique: bool = False
     shape: str | None = None
     snapshot: str | None = None
-    head: pa.RecordBatch | None = field(default=None, compare=False, repr=False)
+    head: Head | None = field(default=None, compare=False, repr=False)
 
     @property
     def rows(self) -> int:

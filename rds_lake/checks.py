@@ -132,7 +132,7 @@ def _rules_check(spec: TableSpec, stage: Stage) -> dg.AssetChecksDefinition:
         with failures():
             store = lake.store()
             manifests = current(context.run.tags, store, spec, stage)
-            found = inspect(store, spec, lookup_values(rds.source(), spec), list(manifests.values()))
+            found = inspect(store, spec, lookup_values(rds.source(), spec), list(manifests.values()), keys=blocking)
         for key in sorted(context.selected_asset_check_keys):
             if key.name == "unique_key":
                 yield _unique_result(spec, asset, found)

@@ -23,8 +23,8 @@ from rds_lake.lake.store import MIB, SINGLE_PUT_BYTES, ObjectStore
 ROW_GROUP_ROWS = 122_880
 """Rows of one Parquet row group; small enough to bound memory, large enough to compress."""
 
-ROW_GROUP_BYTES = 32 * MIB
-"""Bytes of values at which a row group ends early: 8 rows of 4 MB."""
+ROW_GROUP_BYTES = 16 * MIB
+"""Bytes of values at which a row group ends early: 4 rows of 4 MB."""
 
 WAITING_BYTES = 4 * MIB
 """What a file that waits for its end may hold of unwritten rows."""
@@ -32,7 +32,7 @@ WAITING_BYTES = 4 * MIB
 READ_ROWS = ROW_GROUP_ROWS
 """Rows of one batch that is read back, at most: a row group of narrow rows."""
 
-READ_BYTES = 16 * MIB
+READ_BYTES = 8 * MIB
 """Bytes of values at which a batch that is read back ends early, as far as the file tells its rows' average size."""
 
 REPEATED = 4
@@ -54,7 +54,7 @@ def memory_of(size: int) -> int:
     Values are some times larger than files, but no more of them is held than is read, and gathered and encoded for a
     row group, at a time. A thread keeps some of what it has used, however small its files are.
     """
-    return min(4 * MIB + 16 * size, 3 * ROW_GROUP_BYTES)
+    return min(4 * MIB + 16 * size, 6 * ROW_GROUP_BYTES)
 
 
 class _Writer(Protocol):

@@ -45,7 +45,7 @@ class _Sink(io.RawIOBase):
         self.digest.update(content)
         self.size += len(content)
         if self.sending:
-            self.sending.write(content)
+            self.sending.write(bytes(content))  # the writer of CSV hands on a buffer that it uses again
         else:
             self.held.write(content)
             if self._send and self.size > SINGLE_PUT_BYTES:

@@ -31,7 +31,7 @@ MIB = 1024 * 1024
 SINGLE_PUT_BYTES = 16 * MIB
 """Objects up to this size are sent and fetched in one request, larger ones in parts."""
 
-PART_BYTES = 8 * MIB
+PART_BYTES = 6 * MIB
 """Size of the parts. S3 takes 10,000 of them."""
 
 PARTS_AT_ONCE = 4

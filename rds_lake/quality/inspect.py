@@ -19,7 +19,7 @@ from rds_lake.extract.types import arrow_schema
 from rds_lake.lake.files import open_batches
 from rds_lake.lake.manifest import Manifest
 from rds_lake.lake.store import MIB, ObjectStore
-from rds_lake.quality.repeated import Repeated
+from rds_lake.quality.repeated import Numbers, Repeated
 from rds_lake.quality.rules import (
     FILE,
     KEEPS,
@@ -49,8 +49,11 @@ PORTION_ROWS = 250_000
 CHUNK_ROWS = 65_536
 """Rows that the engine is given at once."""
 
-CHUNK_BYTES = 16 * MIB
+CHUNK_BYTES = 8 * MIB
 """Bytes of values that it is given at once, but for the last batch that is read."""
+
+SUSPECTS = 50_000
+"""Hashes up to which only the keys that have one of them are compared: they are gone through again for each chunk."""
 
 MEMORY = "96MB"
 """What the engine may hold before it goes to disk."""
@@ -83,7 +86,7 @@ class Report:
     Attributes:
         rows: rows that were read.
         rules: a report for each rule that looks at one row at a time.
-        repeated_keys: keys that stand more than once in their partition.
+        repeated_keys: keys that stand more than once in their partition, if it was looked for them.
     """
 
     rows: int
@@ -96,6 +99,8 @@ def inspect(
     spec: TableSpec,
     lookup_values: Mapping[Lookup, pa.Table],
     manifests: Sequence[Manifest],
+    *,
+    keys: bool = True,
 ) -> Report:
     """Read batches and report how they keep the rules.
 
@@ -104,6 +109,7 @@ def inspect(
         spec: the table's YAML.
         lookup_values: the present values of every lookup that the rules name.
         manifests: the batches, of one stage of one table.
+        keys: whether to look for keys that repeat.
     """
     filled = [manifest for manifest in manifests if manifest.rows]
     declared = {rule.label: rule for rule in spec.rules}
@@ -125,12 +131,12 @@ def inspect(
         try_rules(connection, single, spec.table, every)
         key = spec.key or columns
         named = {name for rule in declared.values() for name in rule.columns}
-        needed = named.union(key, *columns_read(connection, single, every.names))
+        needed = named.union(key if keys else spec.key, *columns_read(connection, single, every.names))
         seen = pa.schema([(PARTITION, pa.int32()), *(field for field in every if field.name in needed)])
         scan = _Scan(connection, store, spec, single, seen, Path(scratch))
         # A rule over many rows is one over those of a partition, as it is in the split.
         portions = _portions(filled) if single.row_by_row else ([manifest] for manifest in filled)
-        repeated = sum(scan.add(portion, key) for portion in portions)
+        repeated = sum(scan.add(portion, key if keys else ()) for portion in portions)
         rules = tuple(scan.report(rule.label) for rule in single.rules)
     return Report(sum(manifest.rows for manifest in filled), rules, repeated)
 
@@ -197,37 +203,41 @@ class _Scan:
     def add(self, manifests: Sequence[Manifest], key: Sequence[str]) -> int:
         """Look at some batches; how many keys stand more than once in their partition.
 
-        Keys are compared by their hashes first; those whose hash repeats are read again, and compared themselves.
+        Keys are compared by their hashes first; those whose hash repeats are read again, and compared themselves. If no
+        columns are named it is not looked for them.
         """
         hashed = f"hash({PARTITION}, {quote_all(list(key))})"
         hashes = Repeated(self._scratch)
         for _ in self._given(manifests):
             with applying_rules(manifests[-1].table, f"{len(manifests):,} partitions"):
                 self._gather_bad()
-            found: dict[str, Any] = self._connection.execute(f"SELECT {hashed} AS hash FROM {ROWS}").fetchnumpy()
-            hashes.add(found["hash"])
+            if key:
+                found: dict[str, Any] = self._connection.execute(f"SELECT {hashed} AS hash FROM {ROWS}").fetchnumpy()
+                hashes.add(found["hash"])
         suspects = hashes.found()
-        if not len(suspects):
-            return 0
-        self._connection.register("suspects", pa.table({"hash": suspects}))
+        return self._repeated(manifests, key, hashed, suspects) if len(suspects) else 0
+
+    def _repeated(self, manifests: Sequence[Manifest], key: Sequence[str], hashed: str, suspects: Numbers) -> int:
+        """How many keys stand more than once in their partition, of those with some hashes, or of all."""
         names = f"{PARTITION}, {quote_all(list(key))}"
-        keys = f"SELECT {names} FROM {ROWS} WHERE {hashed} IN (FROM suspects)"
+        keys = f"SELECT {names} FROM {ROWS}"
+        if len(suspects) <= SUSPECTS:
+            self._connection.register("suspects", pa.table({"hash": suspects}))
+            keys += f" WHERE {hashed} IN (FROM suspects)"
         for number, _ in enumerate(self._given(manifests)):
             self._connection.execute(f"INSERT INTO keys {keys}" if number else f"CREATE TEMP TABLE keys AS {keys}")
         [(repeated,)] = self._answer(f"SELECT COUNT(*) FROM (SELECT 1 FROM keys GROUP BY {names} HAVING COUNT(*) > 1)")
         self._connection.execute("DROP TABLE keys")
-        self._connection.unregister("suspects")
         return int(repeated)
 
     def _given(self, manifests: Sequence[Manifest]) -> Iterator[None]:
         """Give the engine the rows of some batches, some at a time; all at once to rules that look at many of them."""
         if not self._rules.row_by_row:
             self._connection.register(ROWS, pa.RecordBatchReader.from_batches(self._seen, self._rows(manifests)))
-            self._connection.execute(f"CREATE TEMP TABLE every_row AS FROM {ROWS}")
+            self._connection.execute(f"CREATE OR REPLACE TEMP TABLE every_row AS FROM {ROWS}")
             self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {ROWS} AS FROM every_row")
             yield
             self._connection.execute(f"DROP VIEW {ROWS}")
-            self._connection.execute("DROP TABLE every_row")
             return
         for chunk in _chunks(self._rows(manifests)):
             self._connection.register(ROWS, pa.Table.from_batches(chunk))

@@ -381,12 +381,14 @@ def test_an_inspection_of_nothing_reports_every_rule_unbroken(rooms):
     assert [(rule.label, rule.broken) for rule in report.rules] == [("valid", 0)]
 
 
-@pytest.mark.parametrize("suspicion", ["of what repeats", "of all"])
+@pytest.mark.parametrize("suspicion", ["of what repeats", "of all", "of too many"])
 def test_an_inspection_in_small_portions_finds_the_same(rooms, monkeypatch, suspicion):
     monkeypatch.setattr(inspecting, "CHUNK_ROWS", 3)
     monkeypatch.setattr(inspecting, "PORTION_ROWS", 5)
     monkeypatch.setattr(files, "READ_ROWS", 2)
     monkeypatch.setattr(repeated, "HELD", 4)
+    if suspicion == "of too many":
+        monkeypatch.setattr(inspecting, "SUSPECTS", 3)
     if suspicion == "of all":  # as if all hashes were equal
         monkeypatch.setattr(repeated, "_twice", np.unique)
     spec = daily(rooms.name(), rules=[VALID, {"rule": "sql", "name": "small", "where": "id < 90"}])

@@ -145,8 +145,8 @@ def test_an_aws_endpoint_that_does_not_answer(world: World, orders: TableSpec, m
     where = f"http://{HOST}:{NOWHERE}/{world.bucket}?list-type=2&prefix=orders%2F_manifests%2Flanding%2F"
     assert error_of(world, orders) == (
         f"The AWS endpoint could not be reached while asking for s3://{world.bucket}/orders/_manifests/landing/: "
-        f"nobody answers to GET {where}. Check AWS_ENDPOINT_URL and the network; 'rds-lake status' shows the local "
-        "stack."
+        f"nobody answers to GET {where} (ConnectionRefused). Check AWS_ENDPOINT_URL and the network; 'rds-lake status' "
+        "shows the local stack."
     )
 
 

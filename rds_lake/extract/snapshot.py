@@ -23,7 +23,7 @@ from rds_lake.extract.cursor_type import check_type
 from rds_lake.extract.fence import LAG, Fence, read_fence
 from rds_lake.extract.indexes import read_indexes
 from rds_lake.extract.reader import MisfitError, read
-from rds_lake.extract.source import Connection, Source, SourceTable
+from rds_lake.extract.source import Connection, Source, SourceTable, Whose
 from rds_lake.extract.types import Column, arrow_schema, ways
 from rds_lake.extract.values import UNSPELT, expression
 from rds_lake.partitions import Window
@@ -49,8 +49,9 @@ class Snapshot:
     fence: Fence
     _connection: Connection
     _source: Source
+    _whose: Whose | None
     _reading: list[Ahead] = field(default_factory=list)  # shared by copies, which share the connection
-    _aside: list[Connection] = field(default_factory=list)
+    _aside: list[tuple[Connection, Whose | None]] = field(default_factory=list)
 
     @property
     def connection(self) -> Connection:
@@ -108,12 +109,13 @@ class Snapshot:
             SpecError: rows have no cursor value, and the YAML says that this is an error.
         """
         with self._source.connect() as connection:
-            self._aside.append(connection)
+            aside = connection, Whose.of(connection)
+            self._aside.append(aside)
             try:
                 fingerprint.refuse_nulls(connection, self.spec)
                 return fingerprint.counts(connection, self.spec, self.below_fence(window))
             finally:
-                self._aside.remove(connection)
+                self._aside.remove(aside)
 
     def checksum(self) -> Checksum | None:
         """What computes fingerprints from rows that have been read; None if only the source can tell them."""
@@ -146,7 +148,7 @@ class Snapshot:
         """
         self.stop_reading()
         batches = read(self._connection, self.table.columns, *self.rows_query(window))
-        self._reading.append(Ahead(batches, lambda: self._give_up(self._connection)))
+        self._reading.append(Ahead(batches, lambda: self._give_up(self._connection, self._whose)))
         try:
             yield from self._reading[-1]
         except MisfitError as error:
@@ -159,15 +161,19 @@ class Snapshot:
             yield
         finally:
             self.stop_reading()
-            for connection in list(self._aside):
-                self._give_up(connection)
+            for connection, whose in list(self._aside):
+                self._give_up(connection, whose)
 
-    def _give_up(self, connection: Connection) -> None:
+    def _give_up(self, connection: Connection, whose: Whose | None) -> None:
         """End a connection under whoever waits for its data; closing it would first read the rest of them."""
         held: socket.socket | None = connection._sock  # type: ignore[attr-defined]
-        if held is not None:  # else it has ended by itself
-            with suppress(RdsLakeError):  # who gives up has an error of its own to tell
-                self._source.end_statement(connection)
+        if held is None:  # it has ended by itself
+            return
+        try:
+            if whose is not None:
+                with suppress(RdsLakeError):  # who gives up has an error of its own to tell
+                    self._source.end_statement(whose)
+        finally:
             with suppress(OSError):
                 held.shutdown(socket.SHUT_RDWR)
 
@@ -236,7 +242,7 @@ def open_snapshot(source: Source, spec: TableSpec) -> Iterator[Snapshot]:
             raise TransientError(
                 f"{spec.table}: the source table '{spec.source_name}' was altered at this very moment.", "Try again."
             )
-        snapshot = Snapshot(spec, table, fence, connection, source)
+        snapshot = Snapshot(spec, table, fence, connection, source, Whose.of(connection))
         try:
             yield snapshot
         finally:

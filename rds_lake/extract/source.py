@@ -119,6 +119,28 @@ class SourceTable:
         return any(key <= set(columns) for key in self.unique_keys)
 
 
+@dataclass(frozen=True)
+class Whose:
+    """A connection as the server itself sees it, behind whatever stands between.
+
+    Attributes:
+        server: what names the server.
+        number: the connection's number there.
+    """
+
+    server: tuple[str, int]
+    number: int
+
+    @classmethod
+    def of(cls, connection: Connection) -> "Whose | None":
+        """That of a connection; None if the server has no such variables."""
+        try:
+            [(name, port, number)] = query(connection, "SELECT @@hostname, @@port, CONNECTION_ID()")
+        except pymysql.MySQLError:
+            return None
+        return cls((str(name), int(port)), int(number))
+
+
 def translate(error: pymysql.MySQLError, address: str) -> RdsLakeError:
     """The driver's error as ours, with a remedy; the address holds no password."""
     code, text = (error.args[0], str(error.args[1])) if len(error.args) > 1 else (0, str(error))
@@ -141,14 +163,17 @@ class Source:
         self.url = url
 
     @contextmanager
-    def connect(self) -> Iterator[Connection]:
+    def connect(self, patience: int = READ_TIMEOUT) -> Iterator[Connection]:
         """A connection in UTC, utf8mb4 and autocommit, in modes of its own, closed at the end.
+
+        Args:
+            patience: seconds that one answer may take.
 
         Raises:
             RdsLakeError: the server refuses, is not there, or goes away.
         """
         try:
-            connection = self._open()
+            connection = self._open(patience)
         except pymysql.MySQLError as error:
             raise translate(error, self.url.address) from error
         try:
@@ -161,7 +186,7 @@ class Source:
             raise
         connection.close()
 
-    def _open(self) -> Connection:
+    def _open(self, patience: int) -> Connection:
         options = dict(self.url.options)
         authority = options.pop("ssl_ca", None)
         compress = options.pop("compress", "false")
@@ -189,26 +214,29 @@ class Source:
             autocommit=True,
             client_flag=CLIENT.COMPRESS if compress == "true" else 0,
             connect_timeout=CONNECT_TIMEOUT,
-            read_timeout=READ_TIMEOUT,
+            read_timeout=patience,
             ssl=ssl.create_default_context(cafile=authority) if authority else None,
             # A slow bucket holds the reader back; the server must not take that for a client that is gone.
             init_command=f"SET time_zone='+00:00', net_write_timeout={READ_TIMEOUT}, sql_mode='{SQL_MODE}', "
             f"sql_select_limit={MOST_ROWS}",
         )
 
-    def end_statement(self, connection: Connection) -> None:
+    def end_statement(self, whose: "Whose") -> None:
         """Have the server end the statement of another connection of ours, which nobody waits for any more.
 
-        Until it has rows to send it would not notice that nobody is there: a sort may take minutes. Behind a proxy that
-        counts connections in its own way nothing is done, for the number might be that of somebody else's.
+        Until it has rows to send it would not notice that nobody is there: a sort may take minutes. Nothing is done if
+        the source's address leads to another server this time, where the number is that of somebody else's.
+
+        Args:
+            whose: whose statement it is.
 
         Raises:
             RdsLakeError: the server cannot be reached, or the statement has ended by itself.
         """
-        with self.connect() as other:
-            [(number,)] = query(other, "SELECT CONNECTION_ID()")
-            if number == other.thread_id():  # type: ignore[no-untyped-call]
-                query(other, f"KILL QUERY {connection.thread_id()}")  # type: ignore[no-untyped-call]
+        with self.connect(CONNECT_TIMEOUT) as other:
+            here = Whose.of(other)
+            if here is not None and replace(here, number=whose.number) == whose:
+                query(other, f"KILL QUERY {whose.number}")
 
     def describe(self, table: str) -> SourceTable:
         """The columns and unique keys of a table.

@@ -6,12 +6,14 @@ files that no manifest names. When the new files hold the same bytes as the curr
 
 import secrets
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
 import pyarrow as pa
 
+from rds_lake.errors import RdsLakeError
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Committed, File, Head, Manifest, Manifests
 from rds_lake.lake.spool import Spool
@@ -41,18 +43,18 @@ class BatchWriter:
         keys: the table's keys.
         draft: what the batch will be, still without files.
         schema: the rows' schema.
-        is_first: whether the partition has no current batch, which the new one could turn out to be. Then large files
-            are sent while they are written.
+        send_early: whether large files are sent while they are written: they are new, for the partition has no current
+            batch.
     """
 
     def __init__(
-        self, store: ObjectStore, keys: TableKeys, draft: Manifest, schema: pa.Schema, *, is_first: bool = False
+        self, store: ObjectStore, keys: TableKeys, draft: Manifest, schema: pa.Schema, *, send_early: bool = False
     ) -> None:
         self._store = store
         self._keys = keys
         self._draft = draft
         self._schema = schema
-        self._is_first = is_first
+        self._send_early = send_early
         self._files: list[File] = []
         self._spool: Spool | None = None
         self._head: Head | None = None
@@ -66,8 +68,8 @@ class BatchWriter:
         if not self.rows:
             self._head = head_of(batch)
         if self._spool is None:
-            send = partial(self._store.open_upload, self._key) if self._is_first else None
-            self._spool = Spool(self._schema, self._draft.format, send)
+            open_upload = partial(self._store.open_upload, self._key) if self._send_early else None
+            self._spool = Spool(self._schema, self._draft.format, open_upload)
         self._spool.write(batch)
         if self._spool.full:
             self._send_aside(self._spool)
@@ -116,9 +118,10 @@ class BatchWriter:
             self._sender = None
 
     def abandon(self) -> None:
-        """Take back what has been written."""
+        """Take back what has been written, as far as S3 can be asked; the rest no manifest names."""
         self.close()
-        self._store.delete([file.key for file in self._files])
+        with suppress(RdsLakeError):  # who gives up has an error of its own to tell
+            self._store.delete([file.key for file in self._files])
         self._files = []
 
     @property
@@ -148,7 +151,7 @@ class BatchWriter:
 
     def _upload(self, file: File, spool: Spool) -> None:
         try:
-            spool.send(self._store, file.key)
+            spool.deliver(self._store, file.key)
         finally:
             spool.discard()
 

@@ -239,8 +239,8 @@ class _Landing:
             fingerprint: their fingerprint, or what computes it from them.
         """
         checksum = None if isinstance(fingerprint, str) else fingerprint.new()
-        is_first = partition not in self._current
-        writer = BatchWriter(self._store, self._keys, self._draft(partition), self._schema, is_first=is_first)
+        is_new = partition not in self._current
+        writer = BatchWriter(self._store, self._keys, self._draft(partition), self._schema, send_early=is_new)
         columns = len(self._schema)
         details: dict[str, int] = {}
         try:
@@ -321,8 +321,10 @@ class _Landing:
                 self._report(self._done)
             return Landed(committed, new=current is None or current.manifest.batch != done.batch)
         finally:
-            writer.close()
-            self._slots.release()
+            try:
+                writer.close()
+            finally:
+                self._slots.release()
 
 
 def _with_empty(

@@ -24,23 +24,28 @@ class Passing(io.RawIOBase):
         if len(self._end) < footer <= file.size:
             self._end = memoryview(store.fetch_part(file.key, file.size - footer, file.size))
         self._chunks = store.fetch_along(file.key)
-        self._shown = memoryview(b"")
-        self._start = self._taken = self._place = 0
-        self._over = memoryview(b"")
+        self._place = 0  # that is read next
+        self._shown, self._start = memoryview(b""), 0  # what is shown, and where it begins
+        self._over, self._behind = memoryview(b""), 0  # what has come and is still to be shown, and where it begins
 
     def show(self, start: int, end: int) -> None:
-        """Have the bytes from one place up to another at hand; places never go back."""
-        parts, self._shown = [], memoryview(b"")
-        while self._taken + len(self._over) < end:
-            if self._taken >= start:
-                parts.append(self._over)
-            elif self._taken + len(self._over) > start:
-                parts.append(self._over[start - self._taken :])
-            self._taken += len(self._over)
-            self._over = memoryview(next(self._chunks))
-        cut = end - self._taken
-        parts.append(self._over[max(0, start - self._taken) : cut])
-        self._over, self._taken = self._over[cut:], end
+        """Have the bytes from one place up to another at hand.
+
+        Args:
+            start: the first; not before the end of what was shown before, as row groups lie in a file that we wrote.
+            end: the one behind the last.
+        """
+        self._shown = memoryview(b"")  # given back before more is taken
+        parts = []
+        while self._behind < end:
+            if not len(self._over):
+                self._over = memoryview(next(self._chunks, b""))
+                if not len(self._over):
+                    raise OSError(f"a file ends at {self._behind} bytes, and its footer speaks of {end}")
+            count = min(len(self._over), (start if self._behind < start else end) - self._behind)
+            if self._behind >= start:
+                parts.append(self._over[:count])
+            self._over, self._behind = self._over[count:], self._behind + count
         self._shown, self._start = memoryview(b"".join(parts)), start
 
     def readable(self) -> bool:

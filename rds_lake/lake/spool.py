@@ -12,10 +12,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from rds_lake.errors import RdsLakeError
 from rds_lake.lake.files import open_writer
 from rds_lake.lake.manifest import File
 from rds_lake.lake.scratch import scratch_file, temporary_space
-from rds_lake.lake.store import MIB, SINGLE_PUT_BYTES, ObjectStore, Sending
+from rds_lake.lake.store import MIB, SINGLE_PUT_BYTES, ObjectStore, Outgoing
 
 FILE_BYTES = 256 * MIB
 """Size at which a batch goes on in the next file: inside the 128 to 512 MB that Athena and Redshift like."""
@@ -25,15 +26,16 @@ class _Sink(io.RawIOBase):
     """Where a file is written: memory, then a temporary file, or S3 itself as soon as it is too large for one request.
 
     Args:
-        send: opens the object that a large file may be sent to while it is written; None if it has to wait for its end.
+        open_upload: opens the object that a large file is sent to while it is written; None if it has to wait here.
     """
 
-    def __init__(self, send: Callable[[], Sending] | None) -> None:
+    def __init__(self, open_upload: Callable[[], Outgoing] | None) -> None:
         self.held = scratch_file()
-        self.sending: Sending | None = None
+        self.outgoing: Outgoing | None = None
         self.size = 0
         self.digest = hashlib.sha256()
-        self._send = send
+        self._open_upload = open_upload
+        self._is_dropped = False
 
     def writable(self) -> bool:
         return True
@@ -42,23 +44,29 @@ class _Sink(io.RawIOBase):
         return self.size
 
     def write(self, content: Any) -> int:  # noqa: ANN401 - whatever holds bytes
+        if self._is_dropped:
+            return len(content)
         self.digest.update(content)
         self.size += len(content)
-        if self.sending:
-            self.sending.write(bytes(content))  # the writer of CSV hands on a buffer that it uses again
+        if self.outgoing:
+            self.outgoing.write(bytes(content))  # the writer of CSV hands on a buffer that it uses again
         else:
             self.held.write(content)
-            if self._send and self.size > SINGLE_PUT_BYTES:
-                self._go_over(self._send)
+            if self._open_upload and self.size > SINGLE_PUT_BYTES:
+                self._go_over(self._open_upload)
         return len(content)
 
-    def _go_over(self, send: Callable[[], Sending]) -> None:
+    def _go_over(self, open_upload: Callable[[], Outgoing]) -> None:
         """Send what has been held; the rest follows as it comes."""
-        self.sending = send()
+        self.outgoing = open_upload()
         self.held.seek(0)
         while content := self.held.read(MIB):
-            self.sending.write(content)
+            self.outgoing.write(content)
         self.held.close()
+
+    def drop(self) -> None:
+        """Take nothing more of what is still written."""
+        self._is_dropped = True
 
 
 class Spool:
@@ -67,14 +75,14 @@ class Spool:
     Args:
         schema: its columns.
         file_format: its format.
-        send: opens the object that it may be sent to while it is written, if it is large; None if it has to wait.
+        open_upload: opens the object that a large one is sent to while it is written; None if it has to wait here.
 
     Attributes:
         content: what is held here of it; of a finished file all, from the start, if nothing was sent yet.
     """
 
-    def __init__(self, schema: pa.Schema, file_format: str, send: Callable[[], Sending] | None = None) -> None:
-        self._sink = _Sink(send)
+    def __init__(self, schema: pa.Schema, file_format: str, open_upload: Callable[[], Outgoing] | None = None) -> None:
+        self._sink = _Sink(open_upload)
         self.content = self._sink.held
         self._writer = open_writer(self._sink, schema, file_format)
         self._open = True
@@ -110,26 +118,31 @@ class Spool:
         """
         with temporary_space():
             self._writer.close()
-            if not self._sink.sending:
+            if not self._sink.outgoing:
                 self.content.flush()
                 self.content.seek(0)
         self._open = False
         return File(key=key, size=self._sink.size, rows=self.rows, sha256=self._sink.digest.hexdigest())
 
-    def send(self, store: ObjectStore, key: str) -> None:
+    def deliver(self, store: ObjectStore, key: str) -> None:
         """Send a finished file, or what is left of it."""
-        if self._sink.sending:
-            self._sink.sending.close()
+        if self._sink.outgoing:
+            self._sink.outgoing.close()
         else:
             store.upload(key, self.content, self._sink.size)
 
     def discard(self) -> None:
-        """Give the memory or the temporary file back; what was sent only in part is given up."""
-        with suppress(OSError):  # of a full disk, when the file's end or what was buffered is written
+        """Give the memory or the temporary file back; what was sent only in part is given up.
+
+        Whoever discards may have an error of its own to tell, which none of the ones in here must hide.
+        """
+        self._sink.drop()
+        with suppress(OSError):  # of a full disk, when what was buffered is written
             if self._open:  # else it would be closed by the garbage collector, after its file
                 self._open = False
                 self._writer.abandon()
         with suppress(OSError):
             self.content.close()
-        if self._sink.sending:
-            self._sink.sending.abandon()
+        if self._sink.outgoing:
+            with suppress(RdsLakeError):  # `rds_lake.lake.gc` gives up what stays unfinished
+                self._sink.outgoing.abandon()

@@ -19,8 +19,16 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import obstore
 from obstore.exceptions import InvalidPathError
 
-from rds_lake.lake.aws import MISSING, ConflictError, GoneError, aws_errors, is_of_bucket
-from rds_lake.lake.s3 import sent_again
+from rds_lake.lake.aws import (
+    MISSING,
+    ConflictError,
+    GoneError,
+    UploadGoneError,
+    aws_errors,
+    error_of_s3,
+    is_of_bucket,
+)
+from rds_lake.lake.s3 import interruptible, sent_again
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -156,11 +164,12 @@ class ObjectStore:
         client: makes a boto3 client, for the few questions that the connection has no word for.
 
     Attributes:
+        s3: the connection.
         bucket: the bucket's name.
     """
 
     def __init__(self, s3: "S3Store", client: Callable[[], "S3Client"]) -> None:
-        self._s3 = s3
+        self.s3 = s3
         self._client = client
         self.bucket: str = s3.config["bucket"]
         self._memory = _Memory()
@@ -201,8 +210,12 @@ class ObjectStore:
 
     def _read(self, key: str) -> tuple[bytes, str]:
         """An object's content and its ETag."""
-        answer = obstore.get(self._s3, key)
-        return bytes(answer.bytes()), answer.meta["e_tag"] or ""
+
+        def read() -> tuple[bytes, str]:
+            answer = obstore.get(self.s3, key)
+            return bytes(answer.bytes()), answer.meta["e_tag"] or ""
+
+        return interruptible(read)
 
     def download(self, key: str, target: IO[bytes], size: int) -> None:
         """Write an object's content into a file that is open for writing.
@@ -210,7 +223,7 @@ class ObjectStore:
         Args:
             key: its key.
             target: the file.
-            size: how large it should be, which decides how it is fetched; what is there is written, whatever its size.
+            size: how large it is, which decides how it is fetched.
 
         Raises:
             GoneError: there is no such object (any more).
@@ -225,7 +238,7 @@ class ObjectStore:
         with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
             for start in range(0, size, PART_BYTES):
                 end = start + PART_BYTES
-                waiting.append(pool.submit(obstore.get_range, self._s3, key, start=start, end=min(end, size)))
+                waiting.append(pool.submit(obstore.get_range, self.s3, key, start=start, end=min(end, size)))
                 if len(waiting) == PARTS_AT_ONCE:
                     yield waiting.popleft().result()
             while waiting:
@@ -238,17 +251,17 @@ class ObjectStore:
             GoneError: there is no such object (any more).
         """
         with aws_errors(self.url(key)), self._still_there(key):
-            return obstore.get(self._s3, key).bytes()
+            return interruptible(lambda: obstore.get(self.s3, key).bytes())
 
     def fetch_part(self, key: str, start: int, end: int) -> "Bytes":
         """An object's bytes from one place up to another."""
         with aws_errors(self.url(key)), self._still_there(key):
-            return obstore.get_range(self._s3, key, start=start, end=end)
+            return interruptible(lambda: obstore.get_range(self.s3, key, start=start, end=end))
 
     def fetch_along(self, key: str) -> Generator["Bytes", None, None]:
         """An object's content from its start, in chunks of about a MiB, each fetched when it is taken."""
         with aws_errors(self.url(key)), self._still_there(key):
-            yield from obstore.get(self._s3, key).stream(min_chunk_size=MIB)
+            yield from obstore.get(self.s3, key).stream(min_chunk_size=MIB)
 
     @contextmanager
     def _still_there(self, key: str) -> Iterator[None]:
@@ -265,7 +278,7 @@ class ObjectStore:
     def put(self, key: str, content: bytes) -> None:
         """Write an object."""
         with aws_errors(self.url(key)):
-            obstore.put(self._s3, key, content, use_multipart=False)
+            interruptible(lambda: obstore.put(self.s3, key, content, use_multipart=False))
 
     def put_if(self, key: str, content: bytes, *, etag: str | None) -> str:
         """Write an object only if it still is what was read: the given ETag, or none at all.
@@ -279,7 +292,7 @@ class ObjectStore:
         mode: Any = "create" if etag is None else {"e_tag": etag}
         try:
             with aws_errors(self.url(key)):
-                written = sent_again(lambda: obstore.put(self._s3, key, content, mode=mode))["e_tag"] or ""
+                written = sent_again(lambda: obstore.put(self.s3, key, content, mode=mode))["e_tag"] or ""
         except ConflictError:
             # When an answer is lost the request is sent again, which is then refused because of its own success.
             held = self.get(key)
@@ -295,11 +308,13 @@ class ObjectStore:
             self.put(key, content.read())
             return
         with aws_errors(self.url(key)):
-            obstore.put(self._s3, key, content, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
+            interruptible(
+                lambda: obstore.put(self.s3, key, content, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
+            )
 
-    def open_upload(self, key: str) -> "Sending":
+    def open_upload(self, key: str) -> "Outgoing":
         """An object to be sent in parts while it is written; it is there when it is closed."""
-        return Sending(self, key, self._s3)
+        return Outgoing(self, key)
 
     def list(self, prefix: str, *, first: str = "", last: str | None = None) -> Iterator[StoredObject]:
         """All objects inside a folder and its folders, in the order of their keys.
@@ -312,7 +327,8 @@ class ObjectStore:
         after = first[:-1]
         with aws_errors(self.url(prefix)):
             try:
-                for some in obstore.list(self._s3, prefix, offset=after or None, chunk_size=LISTED):
+                listed = obstore.list(self.s3, prefix, offset=after or None, chunk_size=LISTED)
+                while some := interruptible(lambda: next(iter(listed), None)):
                     for item in some:
                         if last is not None and item["path"] > last:
                             return
@@ -351,7 +367,7 @@ class ObjectStore:
     def folders(self) -> Iterator[str]:
         """The bucket's top-level prefixes, each with its slash."""
         with aws_errors(self.url("")):
-            for folder in obstore.list_with_delimiter(self._s3)["common_prefixes"]:
+            for folder in interruptible(lambda: obstore.list_with_delimiter(self.s3))["common_prefixes"]:
                 yield f"{folder}/"
 
     def uploads(self, prefix: str) -> Iterator[Upload]:
@@ -379,7 +395,7 @@ class ObjectStore:
     def _head(self, key: str) -> StoredObject | None:
         with aws_errors(self.url(key)):
             try:
-                head = obstore.head(self._s3, key)
+                head = interruptible(lambda: obstore.head(self.s3, key))
             except MISSING:
                 return None
             return StoredObject(key, head["size"], head["e_tag"] or "", head["last_modified"])
@@ -397,7 +413,7 @@ class ObjectStore:
             GoneError: there is no such object (any more).
         """
         with aws_errors(self.url(source)), self._still_there(source):
-            obstore.copy(self._s3, source, target)
+            interruptible(lambda: obstore.copy(self.s3, source, target))
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; those that are not there are no error.
@@ -407,40 +423,58 @@ class ObjectStore:
         """
         if keys:
             with aws_errors(self.url(keys[0])):
-                sent_again(lambda: obstore.delete(self._s3, keys))
+                sent_again(lambda: obstore.delete(self.s3, keys))
 
 
-class Sending:
+class Outgoing:
     """An object that is sent in parts while it is written.
 
     Args:
         store: the bucket.
         key: the object's key.
-        s3: the connection to the bucket.
     """
 
-    def __init__(self, store: ObjectStore, key: str, s3: "S3Store") -> None:
+    def __init__(self, store: ObjectStore, key: str) -> None:
         self._store = store
         self._key = key
-        self._where = store.url(key)
-        self._is_closed = False
-        with aws_errors(self._where):
-            self._parts = obstore.open_writer(s3, key, buffer_size=PART_BYTES, max_concurrency=PARTS_UNDER_WAY)
+        self._size = 0
+        self._is_open = True
+        with self._errors():
+            self._writer = obstore.open_writer(store.s3, key, buffer_size=PART_BYTES, max_concurrency=PARTS_UNDER_WAY)
 
     def write(self, content: bytes) -> None:
         """Append bytes; waits while enough of them are under way."""
-        with aws_errors(self._where):
-            self._parts.write(content)
+        with self._errors():
+            self._writer.write(content)
+        self._size += len(content)
 
     def close(self) -> None:
         """Send the rest, and have the object be there."""
-        with aws_errors(self._where):
-            self._parts.close()
-        self._is_closed = True
+        try:
+            with self._errors():
+                interruptible(self._writer.close)
+        except UploadGoneError:  # when the answer is lost the request is sent again, which then finds no upload
+            if self._store.size(self._key) != self._size:
+                raise
+        self._is_open = False
 
     def abandon(self) -> None:
-        """Give up an object that is not closed; one that is stays."""
-        if not self._is_closed:
-            self._is_closed = True
+        """Give up an object that is not closed; one that is stays.
+
+        Raises:
+            RdsLakeError: S3 could not be asked. What stays unfinished, `rds_lake.lake.gc` gives up.
+        """
+        if self._is_open:
+            self._is_open = False
             for upload in self._store.uploads(self._key):
                 self._store.abort(upload)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn what a part says that was sent meanwhile into one of our errors."""
+        what = self._store.url(self._key)
+        try:
+            with aws_errors(what):
+                yield
+        except OSError as error:
+            raise error_of_s3(error, what) from error

@@ -99,9 +99,9 @@ class Splitter:
         rules = self.rules(landed)
         schema = arrow_schema(landed.columns)
         drafts = self._drafts(landed, rules.digest(self._lookup_values))
-        valid = BatchWriter(self._store, self._keys, drafts["staging"], schema, is_first=staged is None)
+        valid = BatchWriter(self._store, self._keys, drafts["staging"], schema, send_early=staged is None)
         with_reasons = pa.schema([*schema, *DISCARDED_FIELDS])
-        invalid = BatchWriter(self._store, self._keys, drafts["discarded"], with_reasons, is_first=discarded is None)
+        invalid = BatchWriter(self._store, self._keys, drafts["discarded"], with_reasons, send_early=discarded is None)
         broken: dict[str, int] = {}
         try:
             with _ahead(self._divided(landed, schema, rules)) as parts:

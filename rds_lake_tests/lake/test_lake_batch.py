@@ -7,7 +7,6 @@ from secrets import token_hex
 from threading import Event, active_count
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from faults import At, bad_day
 from rooms import daily, open_store, record_batch, refit
@@ -222,16 +221,18 @@ def large(monkeypatch) -> None:
     monkeypatch.setattr(files, "ROW_GROUP_ROWS", 7_000)
 
 
-def first_writer(rooms, spec, rows) -> BatchWriter:
-    draft = rooms.draft(spec, "landing", COLUMNS)
-    made = BatchWriter(rooms.store, TableKeys.of(spec), draft, SCHEMA, is_first=True)
+def first_writer(rooms, spec, rows, **draft) -> BatchWriter:
+    draft = rooms.draft(spec, "landing", COLUMNS, **draft)
+    made = BatchWriter(rooms.store, TableKeys.of(spec), draft, SCHEMA, send_early=True)
     made.write(record_batch(rows, SCHEMA))
     return made
 
 
 @pytest.mark.usefixtures("large")
-def test_a_large_file_that_is_sent_while_it_is_written_is_the_same_and_there_when_it_is_whole(rooms, spec):
-    made = first_writer(rooms, spec, NOISE)
+@pytest.mark.parametrize("file_format", ["parquet", "csv"])
+def test_a_large_file_that_is_sent_while_it_is_written_is_the_same_and_there_when_it_is_whole(rooms, spec, file_format):
+    made = first_writer(rooms, spec, NOISE[:30_000], format=file_format)
+    made.write(record_batch(NOISE[30_000:], SCHEMA))
     assert made._spool is not None
     assert made._spool.content.closed, "it is not held here any more"
     assert rooms.keys(f"{spec.table}/") == []
@@ -239,8 +240,9 @@ def test_a_large_file_that_is_sent_while_it_is_written_is_the_same_and_there_whe
     assert rooms.keys(f"{spec.table}/") == [file.key]
     body = rooms.store.client.get_object(Bucket=rooms.store.bucket, Key=file.key)["Body"].read()
     assert (file.size, file.sha256) == (len(body), sha256(body).hexdigest())
-    assert [tuple(row.values()) for row in pq.read_table(io.BytesIO(body)).to_pylist()] == NOISE
-    assert writer(rooms, spec, NOISE).finish(None).files[0].sha256 == file.sha256
+    found = pa.Table.from_batches(files.read_batches(io.BytesIO(body), SCHEMA, file_format))
+    assert [tuple(row.values()) for row in found.to_pylist()] == NOISE
+    assert writer(rooms, spec, NOISE, format=file_format).finish(None).files[0].sha256 == file.sha256
 
 
 @pytest.mark.usefixtures("large")
@@ -250,6 +252,20 @@ def test_a_large_file_that_is_abandoned_leaves_no_unfinished_upload(rooms, spec)
     assert list(rooms.store.uploads(f"{spec.table}/")) == []
     assert rooms.keys(f"{spec.table}/") == []
     made.abandon()
+
+
+@pytest.mark.usefixtures("large")
+def test_giving_up_hides_no_error_when_s3_is_gone_as_well(rooms, spec, monkeypatch):
+    def gone(*_):
+        raise TransientError("S3 is gone.", "Try again.")
+
+    made = first_writer(rooms, spec, NOISE)
+    for name in ("uploads", "delete"):
+        monkeypatch.setattr(rooms.store, name, gone)
+    made.abandon()
+    monkeypatch.undo()
+    for upload in rooms.store.uploads(f"{spec.table}/"):
+        rooms.store.abort(upload)
 
 
 @pytest.mark.usefixtures("large")

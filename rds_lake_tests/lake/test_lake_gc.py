@@ -129,7 +129,7 @@ class Meanwhile(ObjectStore):
     """A bucket in which something happens right after a listing, before anything else is read."""
 
     def __init__(self, store: ObjectStore, prefix: str, happen: Callable[[], None]) -> None:
-        super().__init__(store._s3, lambda: store.client)
+        super().__init__(store.s3, lambda: store.client)
         self._prefix = prefix
         self._happen = happen
 

@@ -22,7 +22,7 @@ def build_definitions(project: Path = PROJECT, *, plugins: bool = True) -> dg.De
         plugins: also describe every component of every installed package, for `dg` and the UI. That imports them all,
             which would be half the start of a command.
     """
-    startup.use_few_heaps()
+    startup.hold_little()
     return dg.Definitions.merge(
         dg.load_from_defs_folder(path_within_project=project) if plugins else _tables(project),
         dg.Definitions(resources=build_resources(), sensors=[automation_sensor()], executor=dg.in_process_executor),

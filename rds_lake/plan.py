@@ -23,10 +23,11 @@ from rds_lake.lake.agreement import present_shape
 from rds_lake.lake.keys import WHOLE_TABLE, TableKeys
 from rds_lake.lake.layout import check_layout, check_partitions
 from rds_lake.lake.manifest import LOADED_FROM, Manifest, Manifests, lake_state
-from rds_lake.lake.store import ObjectStore, side_by_side
+from rds_lake.lake.store import ObjectStore
 from rds_lake.partitions import Window
 from rds_lake.quality.rules import Lookup, compile_rules
 from rds_lake.quality.split import needed_lookups
+from rds_lake.side_by_side import side_by_side
 from rds_lake.spec import LAKE_STAGES, TableSpec
 from rds_lake.warehouse import ledger
 from rds_lake.warehouse.connection import Warehouse

@@ -20,11 +20,12 @@ from rds_lake.lake.catalog import publish
 from rds_lake.lake.files import memory_of
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Committed, Manifest, Manifests
-from rds_lake.lake.store import ObjectStore, side_by_side
+from rds_lake.lake.store import ObjectStore
 from rds_lake.plan import lookup_values
 from rds_lake.quality.split import DISCARDED_GLUE_COLUMNS, Splitter
 from rds_lake.resources.services import LakeResource, ProgressResource, RdsResource
 from rds_lake.settings import memory_for_rows
+from rds_lake.side_by_side import side_by_side
 from rds_lake.spec import Stage, TableSpec
 
 STAGES: tuple[Stage, Stage] = ("staging", "discarded")

@@ -14,7 +14,8 @@ from rds_lake.lake.aws import GoneError
 from rds_lake.lake.batch import commit_if_new
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Committed, File, Manifest, Manifests
-from rds_lake.lake.store import ObjectStore, side_by_side
+from rds_lake.lake.store import ObjectStore
+from rds_lake.side_by_side import side_by_side
 
 
 @dataclass(frozen=True)

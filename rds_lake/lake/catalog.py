@@ -20,7 +20,8 @@ from rds_lake.lake.agreement import Stored, read_agreed, recall_agreed
 from rds_lake.lake.aws import aws_errors
 from rds_lake.lake.keys import WHOLE_TABLE, TableKeys
 from rds_lake.lake.manifest import Committed, Manifest, Manifests
-from rds_lake.lake.store import ObjectStore, side_by_side
+from rds_lake.lake.store import ObjectStore
+from rds_lake.side_by_side import side_by_side
 from rds_lake.spec import Stage, TableSpec
 
 if TYPE_CHECKING:

@@ -33,8 +33,9 @@ from rds_lake.lake.files import check_format
 from rds_lake.lake.keys import WHOLE_TABLE, TableKeys
 from rds_lake.lake.layout import check_layout
 from rds_lake.lake.manifest import Committed, Manifest, Manifests
-from rds_lake.lake.store import CONCURRENCY, ObjectStore
+from rds_lake.lake.store import ObjectStore
 from rds_lake.partitions import Partitioning, Window
+from rds_lake.side_by_side import CONCURRENCY
 from rds_lake.spec import Cursor, TableSpec
 
 WAITING = CONCURRENCY

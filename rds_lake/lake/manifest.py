@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 from rds_lake.errors import PermanentError
 from rds_lake.extract.types import Column
 from rds_lake.lake.keys import TableKeys
-from rds_lake.lake.store import FEW, ObjectStore, side_by_side
+from rds_lake.lake.store import FEW, ObjectStore
+from rds_lake.side_by_side import side_by_side
 from rds_lake.spec import Stage
 
 VERSION = 1

@@ -5,7 +5,7 @@ Every effect on S3 passes through here, which is what lets tests stop the proces
 
 import builtins
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import cached_property
 from itertools import chain
 from os.path import commonpath
-from threading import Condition, Lock
+from threading import Lock
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import obstore
@@ -29,6 +29,7 @@ from rds_lake.lake.aws import (
     is_of_bucket,
 )
 from rds_lake.lake.s3 import interruptible, sent_again
+from rds_lake.side_by_side import CONCURRENCY, side_by_side
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -46,9 +47,6 @@ PARTS_AT_ONCE = 4
 
 PARTS_UNDER_WAY = 2
 """Parts of one object that are sent while the next one is made."""
-
-CONCURRENCY = 8
-"""Requests under way at once where many objects are handled: they wait for S3, not for the processor."""
 
 FEW = 2 * CONCURRENCY
 """Objects that are asked for one by one, side by side; of more, a listing is read."""
@@ -80,54 +78,6 @@ class Upload:
     key: str
     id: str
     started: datetime
-
-
-def side_by_side(
-    work: Callable[[Item], Result], items: Iterable[Item], cost: Callable[[Item], int] | None = None, budget: int = 0
-) -> list[Result]:
-    """Do the same for many items, several at once, results in order; the first error ends it.
-
-    Args:
-        work: what is done.
-        items: for what.
-        cost: what an item takes while it is worked on, such as bytes of memory.
-        budget: what all that are worked on may take together; an item that costs more is worked on alone.
-    """
-    todo = list(items)
-    if len(todo) < 2:
-        return [work(item) for item in todo]
-    room = _Room(budget)
-    # No more threads than can work at once: each keeps some of the memory that it has used.
-    most = max(1, min(CONCURRENCY, budget // max(1, min(map(cost, todo))))) if cost else CONCURRENCY
-
-    def within_budget(item: Item) -> Result:
-        with room.taken(cost(item) if cost else 0):
-            return work(item)
-
-    with ThreadPoolExecutor(most) as pool:
-        return list(pool.map(within_budget, todo))
-
-
-class _Room:
-    """A budget that several threads share."""
-
-    def __init__(self, budget: int) -> None:
-        self._budget = budget
-        self._used = 0
-        self._changed = Condition()
-
-    @contextmanager
-    def taken(self, cost: int) -> Iterator[None]:
-        """Wait until there is room, and take it for as long as the block runs."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._used or self._used + cost <= self._budget)
-            self._used += cost
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._used -= cost
-                self._changed.notify_all()
 
 
 class _Memory:

@@ -15,8 +15,9 @@ from pydantic import PrivateAttr
 from rds_lake.extract.source import Source
 from rds_lake.lake.catalog import Catalog
 from rds_lake.lake.s3 import ATTEMPTS, open_s3
-from rds_lake.lake.store import CONCURRENCY, ObjectStore
+from rds_lake.lake.store import ObjectStore
 from rds_lake.settings import parse_database_url, required
+from rds_lake.side_by_side import CONCURRENCY
 from rds_lake.warehouse.connection import Warehouse
 
 if TYPE_CHECKING:

@@ -21,9 +21,10 @@ from rds_lake.lake.agreement import present_shape, read_agreed
 from rds_lake.lake.catalog import BatchPlace, Catalog, place_of
 from rds_lake.lake.keys import WHOLE_TABLE, TableKeys
 from rds_lake.lake.manifest import Manifest, Manifests
-from rds_lake.lake.store import ObjectStore, side_by_side
+from rds_lake.lake.store import ObjectStore
 from rds_lake.partitions import Window
 from rds_lake.plan import rules_digest
+from rds_lake.side_by_side import side_by_side
 from rds_lake.spec import LAKE_STAGES, Stage, TableSpec
 from rds_lake.verify import cut
 from rds_lake.verify.canonical import is_summed

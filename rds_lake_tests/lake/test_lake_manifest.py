@@ -13,7 +13,8 @@ from rds_lake.lake import store as stores
 from rds_lake.lake.aws import ConflictError
 from rds_lake.lake.keys import BatchFile, TableKeys, is_batch_file
 from rds_lake.lake.manifest import File, Manifest, Manifests
-from rds_lake.lake.store import FEW, side_by_side
+from rds_lake.lake.store import FEW
+from rds_lake.side_by_side import side_by_side
 
 COLUMNS = (Column("id", "int(11)", nullable=False), Column("at", "datetime"))
 FILES = (File("orders/staging/p/a.parquet", 10, 2, "aa"), File("orders/staging/p/b.parquet", 20, 3, "bb"))

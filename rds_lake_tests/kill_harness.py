@@ -107,7 +107,7 @@ class Done:
 
 
 WRITING = re.compile(
-    r"s3\.(Put|Delete|Copy|Upload|Create)|glue\.(Create|Update|Delete|Batch)|"
+    r"s3\.(Put|Delete|Copy|Upload|Create|Complete)|glue\.(Create|Update|Delete|Batch)|"
     r"(mysql|warehouse) (INSERT|UPDATE|DELETE|CREATE|COPY|ALTER|DROP|LOCK)"
 )
 

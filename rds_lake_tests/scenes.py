@@ -1,7 +1,7 @@
 """Tables in a certain state, with a change that the next sync will find: what syncs are killed and doubled over."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kill_harness import Job, Workers
@@ -48,6 +48,16 @@ def first_load(world: World, crew: Workers, home: Path) -> Scene:
     """A first load of two days, with bad rows."""
     spec = world.orders("firsts", rows=order_rows(40, 2))
     return Scene("first load", Subject(world, spec, valid_status), {}, job_of(world, spec, home))
+
+
+def large_files(world: World, crew: Workers, home: Path) -> Scene:
+    """A first load of files that are sent in parts while they are written, and read while they are fetched."""
+    spec = world.orders("large", rows=order_rows(40, 2))
+    job = job_of(world, spec, home)
+    small = {"rds_lake.lake.spool:SINGLE_PUT_BYTES": 300, "rds_lake.lake.files:SINGLE_PUT_BYTES": 300}
+    job = replace(job, patch={**job.patch, **small, "rds_lake.lake.store:PART_BYTES": 500})
+    certain = "CompleteMultipartUpload large/landing", "CompleteMultipartUpload large/staging"
+    return Scene("large files", Subject(world, spec, valid_status), {}, job, certain)
 
 
 def increment(world: World, crew: Workers, home: Path) -> Scene:
@@ -121,4 +131,4 @@ def more_columns(world: World, crew: Workers, home: Path) -> Scene:
 
 Case = Callable[[World, Workers, Path], Scene]
 
-CASES: list[Case] = [first_load, increment, replaced, other_rules, more_columns]
+CASES: list[Case] = [first_load, large_files, increment, replaced, other_rules, more_columns]

@@ -129,14 +129,14 @@ def inspect(
         fill_lookups(connection, single, lookup_values, spec.table, widest.columns)
         every = pa.schema([*arrow_schema(widest.columns), (FILE, pa.string()), (ROW, pa.int64())])
         try_rules(connection, single, spec.table, every)
-        key = spec.key or columns
+        key = (spec.key or columns) if keys else ()
         named = {name for rule in declared.values() for name in rule.columns}
-        needed = named.union(key if keys else spec.key, *columns_read(connection, single, every.names))
+        needed = named.union(key, spec.key, *columns_read(connection, single, every.names))
         seen = pa.schema([(PARTITION, pa.int32()), *(field for field in every if field.name in needed)])
         scan = _Scan(connection, store, spec, single, seen, Path(scratch))
         # A rule over many rows is one over those of a partition, as it is in the split.
         portions = _portions(filled) if single.row_by_row else ([manifest] for manifest in filled)
-        repeated = sum(scan.add(portion, key if keys else ()) for portion in portions)
+        repeated = sum(scan.add(portion, key) for portion in portions)
         rules = tuple(scan.report(rule.label) for rule in single.rules)
     return Report(sum(manifest.rows for manifest in filled), rules, repeated)
 

@@ -322,6 +322,8 @@ def columns_read(
         rules: the rules, each of which it can apply.
         names: the columns.
     """
+    if not rules.rules:
+        return ()
     [(tree,)] = connection.execute(
         "SELECT json_serialize_sql(?)", [rules.keeps(ROWS, range(len(rules.rules)))]
     ).fetchall()

@@ -18,10 +18,10 @@ from rds_lake.errors import SpecError
 from rds_lake.extract.types import Column, arrow_schema
 from rds_lake.lake import files, spool
 from rds_lake.lake.batch import BatchWriter
-from rds_lake.lake.keys import TableKeys
+from rds_lake.lake.keys import WHOLE_TABLE, TableKeys
 from rds_lake.quality import inspect as inspecting
 from rds_lake.quality import judge, repeated
-from rds_lake.quality.inspect import KEYS_SHOWN, VALUES_SHOWN, inspect
+from rds_lake.quality.inspect import KEYS_SHOWN, VALUES_SHOWN, Report, inspect
 from rds_lake.quality.split import Splitter, needed_lookups
 
 COLUMNS = (
@@ -419,3 +419,11 @@ def test_numbers_that_repeat_are_found_in_memory_and_on_disk(parts, held):
             counts = Counter(number for part in parts for number in part)
             assert taken.found().tolist() == sorted(number for number, count in counts.items() if count > 1)
             assert list(Path(folder).iterdir()) == []
+
+
+def test_an_inspection_that_needs_no_column_reads_none(rooms):
+    columns = (Column("a", "int(11)"), Column("b", "int(11)"))
+    spec = table_spec(rooms.name(), key=[])
+    batch = rooms.batch(spec, "landing", columns, [(1, 2), (1, 2)], partition=WHOLE_TABLE).manifest
+    assert inspect(rooms.store, spec, {}, [batch], keys=False).repeated_keys == 0
+    assert inspect(rooms.store, spec, {}, [batch]) == Report(2, (), 1)

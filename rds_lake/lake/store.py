@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import chain
 from os.path import commonpath
 from threading import Lock
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any
 
 import obstore
 from obstore.exceptions import InvalidPathError
@@ -56,9 +56,6 @@ LISTED = 1000
 
 REMEMBERED_BYTES = 16 * MIB
 """What is kept of small objects that were read or written: some ten thousand manifests."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)

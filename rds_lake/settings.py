@@ -18,6 +18,12 @@ VARIABLES: Mapping[str, str] = {
     "RDS_LAKE_GLUE_DATABASE": "The Glue database of the lake's tables (default rds_lake)",
     "RDS_LAKE_WAREHOUSE_URL": "The Redshift warehouse: redshift://user:password@host:port/database",
     "RDS_LAKE_REDSHIFT_IAM_ROLE": "ARN of the role that Redshift's COPY reads the lake with",
+    "RDS_LAKE_DROP_BUCKET": "The bucket that files are dropped into, for drop zones and feeds",
+    "RDS_LAKE_POSTGRES_URL": "PostgreSQL on RDS, for feeds: postgresql://user:password@host:port/database",
+    "RDS_LAKE_AUDIT_TABLE": "The DynamoDB table of the audit log (default S3_Audit_1)",
+    "RDS_LAKE_API_KEY": "What callers of the REST API have to know",
+    "RDS_LAKE_API_AUTH": "'key' or 'iam': who checks the callers of the REST API (default key)",
+    "RDS_LAKE_DAGSTER_URL": "Address of Dagster's UI, for the links to runs",
     "RDS_LAKE_AUTOMATION": "'on' starts sensors and schedules with the deployment (default off: switch on in the UI)",
     "RDS_LAKE_MEMORY_MB": "Memory that a sync may take, in MB (default 400)",
     "RDS_LAKE_HOME": "Folder of the local stack's data and of Dagster's records (default .rds_lake)",
@@ -26,6 +32,8 @@ VARIABLES: Mapping[str, str] = {
 
 DEFAULTS: Mapping[str, str] = {
     "RDS_LAKE_GLUE_DATABASE": "rds_lake",
+    "RDS_LAKE_AUDIT_TABLE": "S3_Audit_1",
+    "RDS_LAKE_API_AUTH": "key",
     "RDS_LAKE_AUTOMATION": "off",
     "RDS_LAKE_MEMORY_MB": "400",
 }
@@ -33,7 +41,7 @@ DEFAULTS: Mapping[str, str] = {
 PROGRAM_MB = 340
 """What the program takes itself, before it has a row."""
 
-DEFAULT_PORTS = {"mysql": 3306, "redshift": 5439}
+DEFAULT_PORTS = {"mysql": 3306, "redshift": 5439, "postgresql": 5432}
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ def parse_database_url(text: str, *, scheme: str, variable: str) -> DatabaseUrl:
 
     Args:
         text: `scheme://user:password@host:port/database?option=value`; user and password percent-encoded.
-        scheme: the scheme that it must have, `mysql` or `redshift`.
+        scheme: the scheme that it must have, a key of `DEFAULT_PORTS`.
         variable: the environment variable that it came from, for the error message.
 
     Raises:

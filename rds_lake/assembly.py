@@ -9,6 +9,7 @@ import dagster as dg
 
 from rds_lake import startup
 from rds_lake.automation import automation_sensor
+from rds_lake.resources.files import FilesResource
 from rds_lake.resources.services import build_resources
 
 PROJECT = Path(__file__).parent.parent
@@ -25,7 +26,11 @@ def build_definitions(project: Path = PROJECT, *, plugins: bool = True) -> dg.De
     startup.hold_little()
     return dg.Definitions.merge(
         dg.load_from_defs_folder(path_within_project=project) if plugins else _tables(project),
-        dg.Definitions(resources=build_resources(), sensors=[automation_sensor()], executor=dg.in_process_executor),
+        dg.Definitions(
+            resources={**build_resources(), "files": FilesResource()},
+            sensors=[automation_sensor()],
+            executor=dg.in_process_executor,
+        ),
     )
 
 

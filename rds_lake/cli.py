@@ -18,9 +18,12 @@ from rds_lake.partitions import Unit
 from rds_lake.wording import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dagster import Definitions
 
     from rds_lake.extract.source import Source
+    from rds_lake.resources.files import ReceiverSpec
     from rds_lake.spec import TableSpec
 
 FAILED, MISUSED = 1, 2  # exit codes; the second also when what was asked for could not be found out
@@ -37,6 +40,9 @@ app = typer.Typer(
 
 tables = typer.Typer()
 app.add_typer(tables, name="tables")
+
+files = typer.Typer(no_args_is_help=True, help="What dropped files need in AWS.")
+app.add_typer(files, name="files")
 
 
 def _moment(text: str) -> datetime:
@@ -74,7 +80,11 @@ def up(ui: UI = True) -> None:
 
     home = settings.home()
     before = stack.is_up(home) and (not ui or bool(stack.ui_address(home)))
-    running = stack.up(home, ui=ui, report=typer.echo)
+    running = stack.up(home, ui=False, report=typer.echo)
+    os.environ.update(stack.environment(home))
+    if not before:
+        _set_up_files(lambda _: None)
+    running = stack.up(home, ui=ui, report=typer.echo) if ui else running
     typer.echo(f'{"Already up" if before else "Up"}, in {home}. Connect with: eval "$(rds-lake env)"')
     if running.ui_address:
         typer.echo(f"Dagster: {running.ui_address}")
@@ -239,6 +249,62 @@ def gc(
     _use_local_stack()
     if not _gc(tables or [], grace_hours, dry_run=dry_run):
         raise typer.Exit(MISUSED)
+
+
+@app.command()
+def drop(
+    file: Annotated[Path, typer.Argument(help="The file.")],
+    db: Annotated[str, typer.Option("--db", help="The drop zone, or the feed.")],
+    table: Annotated[str | None, typer.Option("--table", help="The table; not for a feed.")] = None,
+    action: Annotated[str | None, typer.Option("--action", help="append, truncate or schema; not for a feed.")] = None,
+) -> None:
+    """Put a file where it belongs in the bucket of a drop zone or feed.
+
+    Exit code 0 when it is there, 2 when there is no such place.
+    """
+    from rds_lake import receiving
+
+    _use_local_stack()
+    _, specs = _load_receivers()
+    typer.echo(receiving.drop(specs, file, db, table, action))
+
+
+@app.command()
+def receive(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="The drop zones and feeds; all that are declared when none is named.")
+    ] = None,
+) -> None:
+    """Notice what has been dropped and handle it, as the sensors do, in this process.
+
+    Exit code 0 when every file was taken, 1 when one was refused or could not be done, 2 when the command or the
+    configuration is wrong.
+    """
+    _use_local_stack()
+    if not _receive(names or []):
+        raise typer.Exit(FAILED)
+
+
+@files.command("setup")
+def files_setup() -> None:
+    """Make what dropped files need in AWS: the audit log's table, a queue and a rule per drop zone and feed.
+
+    It may be run again at any time. Exit code 0, or 2 when AWS refuses.
+    """
+    _use_local_stack()
+    _set_up_files(typer.echo)
+
+
+@app.command()
+def api(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8000,
+) -> None:
+    """Serve the audit log as a REST API until Ctrl-C. Its documentation is at /docs."""
+    from rds_lake.api.serve import serve
+
+    _use_local_stack()
+    serve(host, port)
 
 
 @app.command()
@@ -411,6 +477,46 @@ def _load() -> tuple["Definitions", dict[str, "TableSpec"]]:
 
         defs = load_definitions()
         return defs, table_specs(defs)
+
+
+def _load_receivers() -> "tuple[Definitions, dict[str, ReceiverSpec]]":
+    """The code location and its drop zones and feeds."""
+    from rds_lake.receiving import receiver_specs
+
+    defs, _ = _load()
+    return defs, receiver_specs(defs)
+
+
+def _set_up_files(report: "Callable[[str], None]") -> None:
+    """Make what dropped files need in AWS."""
+    from rds_lake.receiving import set_up
+    from rds_lake.resources.files import FilesResource
+
+    _, specs = _load_receivers()
+    for line in set_up(list(specs.values()), FilesResource()):
+        report(line)
+
+
+def _receive(names: list[str]) -> bool:
+    """Handle what has been dropped and show what became of it; whether every file was taken."""
+    import warnings
+
+    from rich.console import Console
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Dagster's notes on its beta features are no business of a user's
+        from rds_lake import console as view
+        from rds_lake.receiving import Receive, choose_receivers
+        from rds_lake.sync import open_instance
+
+        defs, specs = _load_receivers()
+        chosen = choose_receivers(specs, names)
+        console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+        with open_instance() as instance, view.progress(console) as say:
+            runner = Receive(defs, instance, say)
+            results = [runner.one(spec) for spec in chosen]
+    view.show_received(console, results)
+    return all(result.ok for result in results)
 
 
 def _source() -> "Source":

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 
 from rds_lake.extract.profile import Listed
 from rds_lake.printing import print_table
+from rds_lake.receiving import Received
 from rds_lake.resources.services import ProgressResource
 from rds_lake.spec import TableSpec
 from rds_lake.sync import CHAIN, Report, TableResult
@@ -98,6 +99,41 @@ def show(console: Console, results: Sequence[TableResult], seconds: float) -> No
             text = result.error.removeprefix(f"{result.table}: ")
             console.print(f"[red]error[/] {result.table}: {escape(text)}", highlight=False, soft_wrap=True)
     console.print(_closing(results, seconds), highlight=False, soft_wrap=True)
+
+
+def show_received(console: Console, received: Sequence[Received]) -> None:
+    """Print what became of dropped files: a table, then why some were refused."""
+    table = Table(
+        "table",
+        "file",
+        "action",
+        "status",
+        *(Column(name, justify="right") for name in ("read", "loaded", "discarded")),
+        box=box.SIMPLE_HEAD,
+    )
+    records = [record for each in received for record in each.records]
+    for record in records:
+        colour = {"completed": "green", "processing": "yellow"}.get(record.status, "red")
+        counts = (record.rows_read, record.rows_loaded, record.rows_discarded)
+        table.add_row(
+            record.table,
+            escape(record.file_name),
+            record.action,
+            f"[{colour}]{record.status}[/]",
+            *("" if count is None else f"{count:,}" for count in counts),
+        )
+    if records:
+        print_table(console, table)
+    for record in records:
+        if record.error:
+            word = "[yellow]note[/]" if record.status == "completed" else f"[red]{record.status}[/]"
+            text = f"{word} {escape(record.file_name)}: {escape(record.error)}"
+            console.print(text, highlight=False, soft_wrap=True)
+    for each in received:
+        for line in each.failed:
+            console.print(f"[red]error[/] {each.name}: {escape(line)}", highlight=False, soft_wrap=True)
+    if not records:
+        console.print("Nothing new has been dropped.", highlight=False)
 
 
 def show_tables(console: Console, declared: Sequence[TableSpec], present: Sequence[Listed]) -> None:

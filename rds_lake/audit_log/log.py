@@ -188,9 +188,18 @@ class AuditLog:
         """
         return self._changed(record, replace(record, lease_until=self._lease_end()), ("lease_until",))
 
-    def release(self, record: Record) -> None:
-        """Give a claimed file back, so that the next one who looks can have it at once."""
-        self._changed(record, replace(record, lease_until=datetime.now(UTC)), ("lease_until",))
+    def postpone(self, record: Record, error: str, wait: timedelta) -> None:
+        """Record that a file could not be done for reasons of ours, and let anybody try again after a while.
+
+        It does not count as an attempt: files are given up over crashes, not over a warehouse that is away.
+
+        Raises:
+            LostClaimError: somebody else has taken it over.
+        """
+        later = replace(record, attempts=max(0, record.attempts - 1), lease_until=datetime.now(UTC) + wait).with_error(
+            error
+        )
+        self._changed(record, later, ("attempts", "lease_until", "error"))
 
     def finish(self, record: Record, status: Status, **facts: Any) -> Record:  # noqa: ANN401 - attributes of a record
         """Record a file's end; it is not open any more.

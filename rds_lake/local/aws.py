@@ -6,7 +6,7 @@ import urllib.request
 from contextlib import suppress
 
 from rds_lake.errors import LocalStackError
-from rds_lake.local.layout import BUCKET, PRIVATE_FOLDER, REGION
+from rds_lake.local.layout import BUCKET, DROP_BUCKET, PRIVATE_FOLDER, REGION
 from rds_lake.local.ports import HOST
 from rds_lake.local.service import Service, Site
 
@@ -55,7 +55,7 @@ def service(site: Site) -> Service:
         ready=lambda: answers(f"{endpoint(port)}/_ministack/health"),
         address=endpoint(port),
         port=port,
-        once_ready=lambda: _make_bucket(site),
+        once_ready=lambda: _make_buckets(site),
     )
 
 
@@ -68,7 +68,7 @@ def answers(address: str) -> bool:
         return False
 
 
-def _make_bucket(site: Site) -> None:
+def _make_buckets(site: Site) -> None:
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -80,10 +80,11 @@ def _make_bucket(site: Site) -> None:
         aws_secret_access_key=access["AWS_SECRET_ACCESS_KEY"],
         region_name=REGION,
     )
-    try:
-        with suppress(client.exceptions.BucketAlreadyOwnedByYou):  # made at an earlier start
-            client.create_bucket(Bucket=BUCKET)
-    except (BotoCoreError, ClientError) as error:
-        raise LocalStackError(
-            f"The bucket '{BUCKET}' could not be made: {error}.", f"Look into {site.layout.log(NAME)}."
-        ) from error
+    for bucket in (BUCKET, DROP_BUCKET):
+        try:
+            with suppress(client.exceptions.BucketAlreadyOwnedByYou):  # made at an earlier start
+                client.create_bucket(Bucket=bucket)
+        except (BotoCoreError, ClientError) as error:
+            raise LocalStackError(
+                f"The bucket '{bucket}' could not be made: {error}.", f"Look into {site.layout.log(NAME)}."
+            ) from error

@@ -18,6 +18,8 @@ USER = "rds_lake"
 SOURCE_DATABASE = "retail"
 WAREHOUSE_DATABASE = "warehouse"
 BUCKET = "lake"
+DROP_BUCKET = "drop"
+RDS_DATABASE = "rds"
 REGION = "us-east-1"
 IAM_ROLE = "arn:aws:iam::000000000000:role/rds_lake_redshift"  # any name will do: the local COPY does not assume it
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rds_lake.errors import LocalStackError
 from rds_lake.local import aws, process, redshift_functions
-from rds_lake.local.layout import PRIVATE_FILE, PRIVATE_FOLDER, USER, WAREHOUSE_DATABASE
+from rds_lake.local.layout import PRIVATE_FILE, PRIVATE_FOLDER, RDS_DATABASE, USER, WAREHOUSE_DATABASE
 from rds_lake.local.ports import HOST
 from rds_lake.local.process import Privilege
 from rds_lake.local.service import Service, Site
@@ -39,6 +39,11 @@ SETTINGS = {
 def url(password: str, port: int) -> str:
     """The address of the warehouse, which is the shim's."""
     return f"redshift://{USER}:{password}@{HOST}:{port}/{WAREHOUSE_DATABASE}"
+
+
+def rds_url(password: str, port: int) -> str:
+    """The address of the database that stands for PostgreSQL on RDS: the same server without the shim."""
+    return f"postgresql://{USER}:{password}@{HOST}:{port}/{RDS_DATABASE}"
 
 
 def service(site: Site, privilege: Privilege | None = None) -> Service:
@@ -161,10 +166,11 @@ def _answers(site: Site, port: int, database: str) -> bool:
 
 def _make_database(site: Site) -> None:
     _execute(site, "template1", *redshift_functions.STATEMENTS)  # databases that are made later have them as well
-    if not _execute(site, "postgres", f"SELECT 1 FROM pg_database WHERE datname = '{WAREHOUSE_DATABASE}'"):
-        _execute(site, "postgres", f"CREATE DATABASE {WAREHOUSE_DATABASE}")
-    else:
-        _execute(site, WAREHOUSE_DATABASE, *redshift_functions.STATEMENTS)
+    for database in (WAREHOUSE_DATABASE, RDS_DATABASE):
+        if not _execute(site, "postgres", f"SELECT 1 FROM pg_database WHERE datname = '{database}'"):
+            _execute(site, "postgres", f"CREATE DATABASE {database}")
+        else:
+            _execute(site, database, *redshift_functions.STATEMENTS)
 
 
 def _execute(site: Site, database: str, *statements: str) -> bool:

@@ -23,7 +23,17 @@ from rds_lake import settings
 from rds_lake.errors import LocalStackError
 from rds_lake.local import aws, dagster_ui, mysql, ports, postgres, process
 from rds_lake.local import state as states
-from rds_lake.local.layout import BUCKET, IAM_ROLE, REGION, Layout, Secrets, prepare, project_root, read_secrets
+from rds_lake.local.layout import (
+    BUCKET,
+    DROP_BUCKET,
+    IAM_ROLE,
+    REGION,
+    Layout,
+    Secrets,
+    prepare,
+    project_root,
+    read_secrets,
+)
 from rds_lake.local.process import Identity
 from rds_lake.local.state import State
 
@@ -146,8 +156,11 @@ def environment(home: Path) -> dict[str, str]:
         "RDS_LAKE_HOME": str(layout.home),
         SOURCE: known.source_url or mysql.url(known.mysql_password, kept[mysql.NAME]),
         "RDS_LAKE_BUCKET": BUCKET,
+        "RDS_LAKE_DROP_BUCKET": DROP_BUCKET,
         "RDS_LAKE_WAREHOUSE_URL": postgres.url(known.warehouse_password, kept[postgres.SHIM]),
         "RDS_LAKE_REDSHIFT_IAM_ROLE": IAM_ROLE,
+        "RDS_LAKE_POSTGRES_URL": postgres.rds_url(known.warehouse_password, kept[postgres.NAME]),
+        "RDS_LAKE_DAGSTER_URL": dagster_ui.address(kept[dagster_ui.NAME]),
         "AWS_ENDPOINT_URL": aws.endpoint(kept[aws.NAME]),
         "AWS_ACCESS_KEY_ID": known.aws_access_key_id,
         "AWS_SECRET_ACCESS_KEY": known.aws_secret_access_key,

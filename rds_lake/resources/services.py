@@ -36,7 +36,8 @@ def _session() -> "boto3.Session":
     return _session_for(frozenset(item for item in os.environ.items() if item[0].startswith("AWS_")))
 
 
-def _client(service: Any) -> Any:  # noqa: ANN401 - boto3 makes its classes when they are asked for
+def aws_client(service: Any) -> Any:  # noqa: ANN401 - boto3 makes its classes when they are asked for
+    """A boto3 client, as everything here uses them."""
     from botocore.config import Config  # noqa: PLC0415 - see above
 
     options = Config(
@@ -73,14 +74,16 @@ class LakeResource(dg.ConfigurableResource[None]):
             ConfigError: the variable is missing.
         """
         if self._store is None:
-            self._store = ObjectStore(open_s3(required("RDS_LAKE_BUCKET"), os.environ, _session), lambda: _client("s3"))
+            self._store = ObjectStore(
+                open_s3(required("RDS_LAKE_BUCKET"), os.environ, _session), lambda: aws_client("s3")
+            )
         return self._store
 
     def catalog(self) -> Catalog:
         """The lake's database in the Glue catalog."""
         if self._catalog is None:
             database = required("RDS_LAKE_GLUE_DATABASE")
-            self._catalog = Catalog(_client("glue"), database)
+            self._catalog = Catalog(aws_client("glue"), database)
         return self._catalog
 
 

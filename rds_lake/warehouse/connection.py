@@ -7,7 +7,8 @@ where they are written and nowhere else.
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import IO, Any
 
 import psycopg2
 from psycopg2 import errorcodes
@@ -37,20 +38,36 @@ class CollisionError(TransientError):
     """Another session created the same thing at the same moment: now it exists."""
 
 
-def translate(error: psycopg2.Error, address: str) -> RdsLakeError:
+@dataclass(frozen=True)
+class Whose:
+    """Which database it is, for messages.
+
+    Attributes:
+        title: what it is called.
+        variable: the environment variable that its address is from.
+    """
+
+    title: str
+    variable: str
+
+
+WAREHOUSE = Whose("warehouse", "RDS_LAKE_WAREHOUSE_URL")
+
+
+def translate(error: psycopg2.Error, address: str, whose: Whose = WAREHOUSE) -> RdsLakeError:
     """The driver's error as ours, with a remedy; the address holds no password."""
     text = " ".join(str(error).split())
-    problem = f"The warehouse at {address} says: {text}."
+    problem = f"The {whose.title} at {address} says: {text}."
     code = error.pgcode or ""
     if code.startswith("28") or "password authentication failed" in text:
-        return ConfigError(problem, "Check the user and the password in RDS_LAKE_WAREHOUSE_URL.")
+        return ConfigError(problem, f"Check the user and the password in {whose.variable}.")
     # While connecting the driver gives no code.
     if code == errorcodes.INVALID_CATALOG_NAME or re.search(r'FATAL: database ".*" does not exist', text):
-        return ConfigError(problem, "Correct the database in RDS_LAKE_WAREHOUSE_URL.")
+        return ConfigError(problem, f"Correct the database in {whose.variable}.")
     if code in _COLLISIONS:
         return CollisionError(problem, "Another session made the same at the same moment: try again.")
     if code[:2] in _PASSING_CLASSES or (not code and isinstance(error, psycopg2.OperationalError)):
-        return TransientError(problem, "Is the warehouse up and reachable? 'rds-lake status' shows the local one.")
+        return TransientError(problem, f"Is the {whose.title} up and reachable? 'rds-lake status' shows the local one.")
     if _PASSING.search(text):
         return TransientError(problem, "Another transaction was in the way: try again.")
     return PermanentError(problem, "Nothing was changed: the transaction was rolled back.")
@@ -59,9 +76,10 @@ def translate(error: psycopg2.Error, address: str) -> RdsLakeError:
 class Session:
     """One open connection."""
 
-    def __init__(self, raw: connection, address: str) -> None:
+    def __init__(self, raw: connection, address: str, whose: Whose = WAREHOUSE) -> None:
         self._raw = raw
         self._address = address
+        self._whose = whose
         self.statements: list[str] = []
 
     def execute(self, text: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -76,7 +94,16 @@ class Session:
                 cursor.execute(text, parameters)  # never None: a doubled percent sign stands for one in any statement
                 return cursor.fetchall() if cursor.description else []
         except psycopg2.Error as error:
-            raise translate(error, self._address) from error
+            raise translate(error, self._address, self._whose) from error
+
+    def copy_in(self, text: str, content: IO[bytes]) -> None:
+        """Run PostgreSQL's `COPY ... FROM STDIN` with some content; Redshift has none."""
+        self.statements.append(text)
+        try:
+            with self._raw.cursor() as cursor:
+                cursor.copy_expert(text, content)
+        except psycopg2.Error as error:
+            raise translate(error, self._address, self._whose) from error
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -92,24 +119,24 @@ class Session:
                     cursor.execute("ROLLBACK")
 
 
-class Warehouse:
-    """The Redshift database that tables are kept in.
+class Database:
+    """A database that speaks PostgreSQL's protocol.
 
     Args:
         url: its address.
-        iam_role: the role that COPY reads the lake with.
+        whose: which one it is.
     """
 
-    def __init__(self, url: DatabaseUrl, iam_role: str) -> None:
+    def __init__(self, url: DatabaseUrl, whose: Whose) -> None:
         self.url = url
-        self.iam_role = iam_role
+        self._whose = whose
 
     @contextmanager
     def connect(self) -> Iterator[Session]:
         """A session, closed at the end.
 
         Raises:
-            RdsLakeError: the warehouse refuses, is not there, or goes away.
+            RdsLakeError: the database refuses, is not there, or goes away.
         """
         options: dict[str, Any] = dict(self.url.options)
         try:
@@ -125,9 +152,22 @@ class Warehouse:
                 **options,
             )
         except psycopg2.Error as error:
-            raise translate(error, self.url.address) from error
+            raise translate(error, self.url.address, self._whose) from error
         raw.autocommit = True
         try:
-            yield Session(raw, self.url.address)
+            yield Session(raw, self.url.address, self._whose)
         finally:
             raw.close()
+
+
+class Warehouse(Database):
+    """The Redshift database that tables are kept in.
+
+    Args:
+        url: its address.
+        iam_role: the role that COPY reads the lake with.
+    """
+
+    def __init__(self, url: DatabaseUrl, iam_role: str) -> None:
+        super().__init__(url, WAREHOUSE)
+        self.iam_role = iam_role

@@ -12,6 +12,7 @@ to is locked for a moment, not for the time of a COPY. What another session did 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from rds_lake.errors import PermanentError, SpecError
 from rds_lake.extract.types import Column
@@ -35,6 +36,14 @@ _SIZED = {"character varying": "VARCHAR", "binary varying": "VARBYTE", "varbyte"
 
 Staged = Sequence[tuple[str | None, tuple[Column, ...]]]
 """For each batch the digest of its shape (None of an earlier version's), and its columns."""
+
+
+class Named(Protocol):
+    """A table of the warehouse."""
+
+    @property
+    def name(self) -> str:
+        """Its name with its schema, quoted."""
 
 
 @dataclass(frozen=True)
@@ -138,12 +147,12 @@ def _refuse_layout(target: Target, names: Sequence[str]) -> None:
 # --- the statements --------------------------------------------------------------------------------------------------
 
 
-def statements_alone(target: Target, migration: Migration) -> list[str]:
+def statements_alone(target: Named, migration: Migration) -> list[str]:
     """What commits by itself, because Redshift takes it outside a transaction block only."""
     return [f"ALTER TABLE {target.name} ALTER COLUMN {quote(name)} TYPE {kind}" for name, kind in migration.enlarge]
 
 
-def statements_together(target: Target, migration: Migration, taken: Iterable[str] = ()) -> list[str]:
+def statements_together(target: Named, migration: Migration, taken: Iterable[str] = ()) -> list[str]:
     """What belongs in one transaction: columns that are new, and columns that take the place of a narrower one.
 
     A text that could not be enlarged in place (Redshift refuses it for some encodings) is exchanged like any other.

@@ -1,0 +1,83 @@
+"""Sensors of dropped files: one reads the events, one lists what no event announced. Both end in the same claim.
+
+A sensor claims files in the audit log and asks for a run that handles them; the claim comes first, the message is
+deleted after it, and the run finds the claims in its configuration. When the run never comes, the lease ends and the
+listing takes the files over. Every tick says what it saw.
+"""
+
+from collections.abc import Sequence
+
+import dagster as dg
+from dagster import SensorEvaluationContext
+
+from rds_lake.assets.files import job_name, run_config
+from rds_lake.audit_log.record import Record
+from rds_lake.automation import automation_is_on
+from rds_lake.files.events import take_events
+from rds_lake.files.listing import Cursor, sweep
+from rds_lake.resources.files import FilesResource, ReceiverSpec
+
+FILES_OF_A_RUN = 250
+"""Files that one run is asked for: they stand in its configuration."""
+
+EVENT_SECONDS, LISTING_SECONDS = 5, 60
+"""How often the sensors look."""
+
+
+def queue_name(spec: ReceiverSpec) -> str:
+    """The queue of a receiver's events."""
+    return spec.queue or f"rds_lake_{spec.name}"
+
+
+def receiver_job(spec: ReceiverSpec, assets: dg.AssetsDefinition) -> dg.JobDefinition:
+    """The job that handles files of a drop zone or feed."""
+    return dg.define_asset_job(
+        job_name(spec),
+        selection=dg.AssetSelection.assets(*assets.keys),
+        description=f"Handles the files of {spec.name} that it is asked for, or all that wait.",
+        tags={"rds_lake/receiver": spec.name},
+    )  # type: ignore[return-value]  # Dagster's type of an unresolved job is private
+
+
+def receiver_sensors(spec: ReceiverSpec) -> list[dg.SensorDefinition]:
+    """The sensors of a drop zone or feed."""
+    status = dg.DefaultSensorStatus.RUNNING if automation_is_on() else dg.DefaultSensorStatus.STOPPED
+
+    @dg.sensor(
+        name=f"{spec.name}_file_events",
+        job_name=job_name(spec),
+        minimum_interval_seconds=EVENT_SECONDS,
+        default_status=status,
+        description=f"Claims the files of {spec.name} that S3 announces, seconds after they land.",
+    )
+    def file_events(context: SensorEvaluationContext, files: FilesResource) -> dg.SensorResult:
+        taken = take_events(files.queue(queue_name(spec)), files.receiver(spec), files.audit_log())
+        for problem in taken.problems:
+            context.log.warning(problem)
+        return _result(spec, taken.claimed, taken.summary, "event", None)
+
+    @dg.sensor(
+        name=f"{spec.name}_file_listing",
+        job_name=job_name(spec),
+        minimum_interval_seconds=LISTING_SECONDS,
+        default_status=status,
+        description=f"Claims the files of {spec.name} that no event announced, and those that a crashed run left.",
+    )
+    def file_listing(context: SensorEvaluationContext, files: FilesResource) -> dg.SensorResult:
+        swept = sweep(files.receiver(spec), files.audit_log(), Cursor.of(context.cursor))
+        return _result(spec, swept.claimed, swept.summary, "listing", swept.cursor.text)
+
+    return [file_events, file_listing]
+
+
+def _result(
+    spec: ReceiverSpec, claimed: Sequence[Record], summary: str, trigger: str, cursor: str | None
+) -> dg.SensorResult:
+    requests = [
+        dg.RunRequest(
+            run_config=run_config(spec, claimed[start : start + FILES_OF_A_RUN]),
+            tags={"rds_lake/receiver": spec.name, "rds_lake/trigger": trigger},
+        )
+        for start in range(0, len(claimed), FILES_OF_A_RUN)
+    ]
+    return dg.SensorResult(run_requests=requests, skip_reason=None if requests else summary, cursor=cursor)

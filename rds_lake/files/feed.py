@@ -1,0 +1,108 @@
+"""A feed at work: files in `source/` are checked, cleaned, and put into a table of PostgreSQL on RDS."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from rds_lake.errors import ConfigError, PermanentError
+from rds_lake.files.machine import Keeper, Result, Say, Work
+from rds_lake.files.schema import RefusedError
+from rds_lake.files.spec import FileFeedSpec
+from rds_lake.files.stage import Reading, Staged, stage, staged_before
+from rds_lake.files.store import FileStore
+from rds_lake.files.upsert import FeedTable, put
+from rds_lake.files.version import FileVersion, Place
+from rds_lake.files.work import details_of, refusals
+from rds_lake.warehouse.connection import Database
+
+SOURCE = "source/"
+ACTION = "upsert"
+
+
+class FileFeed:
+    """One feed.
+
+    Args:
+        spec: its YAML.
+        store: its bucket.
+        database: makes the connection to PostgreSQL.
+        say: told in words what goes on.
+    """
+
+    def __init__(
+        self, spec: FileFeedSpec, store: FileStore, database: Callable[[], Database], say: Say = lambda _: None
+    ) -> None:
+        self._spec = spec
+        self._store = store
+        self._database = database
+        self._say = say
+        self._table = FeedTable(spec.target.db_schema, spec.target.table, spec.schema_of_files, bool(spec.clean))
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self._spec.name
+
+    @property
+    def store(self) -> FileStore:
+        """Its bucket."""
+        return self._store
+
+    def prefixes(self) -> Sequence[str]:
+        """The prefix that files are dropped under."""
+        return [self._spec.root + SOURCE]
+
+    def place(self, key: str) -> Place | None:
+        """Where a file belongs."""
+        if not key.startswith(self._spec.root + SOURCE) or key.endswith("/"):
+            return None
+        return Place(self._spec.feed, ACTION, self._spec.root, "")
+
+    def companions(self, works: Sequence[Work]) -> Iterable[FileVersion]:  # noqa: ARG002 - the protocol's form
+        """None: no file of a feed needs another one."""
+        return ()
+
+    def work(self, works: Sequence[Work], kept: Keeper) -> Iterator[tuple[Work, Result]]:
+        """Check and clean each file, and put its rows into the table."""
+        for work in works:
+            self._say(f"{work.version.name}: {work.version.size:,} bytes")
+            yield work, self._do(work, kept)
+
+    def _do(self, work: Work, kept: Keeper) -> Result:
+        staged = refusals(work, self._store, lambda: self._clean(work, kept))
+        return staged if isinstance(staged, Result) else self._put(staged)
+
+    def _clean(self, work: Work, kept: Keeper) -> Staged:
+        """Check a file and clean its rows.
+
+        Raises:
+            RefusedError: it cannot be taken.
+        """
+        if "/" in work.version.key.removeprefix(self._spec.root + SOURCE):
+            raise RefusedError(
+                f"{work.version.url} lies in a folder of its own.", f"Drop it into {self._spec.root}{SOURCE} itself."
+            )
+        if before := staged_before(self._store, work.place, work.version, "cleaned"):
+            return before
+        spec = self._spec
+        reading = Reading(spec.schema_of_files, spec.csv, spec.discard_limit, spec.clean, "cleaned")
+        with kept.content(work) as (content, digest):
+            return stage(self._store, work.place, work.version, content, digest, reading)
+
+    def _put(self, staged: Staged) -> Result:
+        try:
+            done = put(self._database(), self._store, self._table, staged)
+        except ConfigError:
+            raise
+        except PermanentError as error:
+            return Result("failed", staged.read, 0, staged.discarded, str(error), staged.content)
+        if not done:
+            self._say(f"{staged.name} is in the table already; it is settled now")
+        told = f"{staged.discarded:,} of {staged.read:,} rows were discarded; the first: {staged.first}"
+        return Result(
+            "completed",
+            staged.read,
+            staged.rows,
+            staged.discarded,
+            told if staged.first else None,
+            staged.content,
+            details_of(staged, self._store),
+        )

@@ -1,0 +1,352 @@
+"""The machine that drop zones and feeds share: what happens to a claimed file, from its claim to its end.
+
+1. begin: the record says who works on it since when; a heartbeat extends the lease meanwhile;
+2. keep: the version is copied aside, so that nothing that happens to its key matters any more;
+3. work: the receiver checks and loads it; the ledger in the target's own transaction says what is in;
+4. settle: report, copy to `processed/` or `failed/`, delete where it was dropped, end the record.
+
+Each step can be repeated. Whoever takes a file over finds out from what lies in the bucket and in the ledger how far it
+is: a report means that it only has to be settled.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from threading import Event, Thread
+from typing import IO, Any, Protocol
+
+from rds_lake.audit_log.log import AuditLog, LostClaimError
+from rds_lake.audit_log.record import Record, Status, stamp
+from rds_lake.errors import ConfigError, PermanentError, RdsLakeError, TransientError
+from rds_lake.files.store import FileStore, VersionGoneError
+from rds_lake.files.version import REPORT, FileVersion, Outcome, Place
+from rds_lake.side_by_side import side_by_side
+
+AT_ONCE = 100
+"""Files that are worked on together: they may be loaded in one transaction."""
+
+ATTEMPTS = 5
+"""How often a file is begun; one that takes its worker down with it each time is given up."""
+
+WAIT = timedelta(minutes=2)
+"""How long a file is left alone that could not be done for reasons of ours."""
+
+KEPT = "original/"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a file.
+
+    Attributes:
+        status: how it ended.
+        rows_read: its rows.
+        rows_loaded: those that are in the target.
+        rows_discarded: those that are in `discarded`.
+        error: why it was refused, or why rows were discarded.
+        content: the SHA-256 of its content.
+        details: what else the report says.
+    """
+
+    status: Status
+    rows_read: int | None = None
+    rows_loaded: int | None = None
+    rows_discarded: int | None = None
+    error: str | None = None
+    content: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def refused(cls, error: RdsLakeError, **facts: Any) -> "Result":  # noqa: ANN401 - as the class's own attributes
+        """The result of a file that is at fault."""
+        return cls("rejected", error=str(error), **{"rows_loaded": 0, **facts})
+
+
+@dataclass(frozen=True)
+class Work:
+    """A claimed file that is worked on."""
+
+    record: Record
+    version: FileVersion
+    place: Place
+
+
+class Receiver(Protocol):
+    """A drop zone or a feed."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def store(self) -> FileStore:
+        """The bucket that files are dropped into."""
+
+    def place(self, key: str) -> Place | None:
+        """Where a file belongs; None when the key is none of its own."""
+
+    def prefixes(self) -> Sequence[str]:
+        """The prefixes that files are dropped under."""
+
+    def companions(self, works: Sequence[Work]) -> Iterable[FileVersion]:
+        """Files that have to be handled before or with others, and may not have been noticed yet."""
+
+    def work(self, works: Sequence[Work], kept: "Keeper") -> Iterator[tuple[Work, Result]]:
+        """Do what there is to do with some files, in the order in which they landed; each gets one result."""
+
+
+class Keeper:
+    """Hands out the content of files, from copies that nobody but us writes."""
+
+    def __init__(self, store: FileStore) -> None:
+        self._store = store
+
+    def key(self, work: Work) -> str:
+        """The key of the copy."""
+        return f"{work.place.prefix('staging', work.version)}{KEPT}file"
+
+    def keep(self, work: Work) -> FileVersion:
+        """The copy of a file, which is made if it is not there.
+
+        Raises:
+            VersionGoneError: there is no copy, and the version is not there any more.
+        """
+        key = self.key(work)
+        held = self._store.look(key)
+        if held is None:
+            self._store.copy(work.version, key)
+            held = self._store.look(key)
+        if held is None:
+            raise VersionGoneError(key)
+        return held
+
+    @contextmanager
+    def content(self, work: Work) -> Iterator[tuple[IO[bytes], str]]:
+        """A file's content, from its start, and its SHA-256.
+
+        Raises:
+            VersionGoneError: as `keep`.
+        """
+        held = self.keep(work)
+        with tempfile.TemporaryFile(prefix="rds_lake_") as target:
+            digest = self._store.fetch(held, target)
+            yield target, digest
+
+
+def new_record(receiver: Receiver, version: FileVersion) -> Record | None:
+    """What the audit log is told of a file when it is claimed; None when it is none of the receiver's."""
+    place = receiver.place(version.key)
+    if place is None:
+        return None
+    return Record(
+        table=place.table,
+        file_id=version.file_id,
+        file_name=version.name,
+        action=place.action,
+        status="processing",
+        landed_at=version.landed_at,
+        receiver=receiver.name,
+        bucket=version.bucket,
+        key=version.key,
+        etag=version.etag,
+        version_id=version.version_id,
+        size=version.size,
+    )
+
+
+def version_of(record: Record) -> FileVersion:
+    """The version that a record is of."""
+    return FileVersion(
+        record.bucket or "",
+        record.key or "",
+        record.etag or "",
+        record.size or 0,
+        record.landed_at,
+        record.version_id,
+    )
+
+
+class Machine:
+    """Handles claimed files of one receiver.
+
+    Args:
+        receiver: the drop zone or feed.
+        log: the audit log.
+        run_id: the Dagster run that it works in.
+        say: told in words what goes on.
+    """
+
+    def __init__(self, receiver: Receiver, log: AuditLog, run_id: str, say: Say = lambda _: None) -> None:
+        self._receiver = receiver
+        self._store = receiver.store
+        self._log = log
+        self._run_id = run_id
+        self._say = say
+        self._keeper = Keeper(self._store)
+
+    def run(self, claimed: Sequence[Record]) -> Iterator[tuple[Record, Result]]:
+        """Handle files, in the order in which they landed; each comes back once it has ended.
+
+        A file that somebody else has taken over meanwhile does not come back.
+
+        Raises:
+            TransientError, ConfigError: something that all files need is not there; they wait for the next attempt.
+        """
+        ordered = sorted(claimed, key=lambda record: (record.landed_at, record.file_id))
+        for start in range(0, len(ordered), AT_ONCE):
+            yield from self._some(ordered[start : start + AT_ONCE])
+
+    def _some(self, claimed: Sequence[Record]) -> Iterator[tuple[Record, Result]]:
+        works = self._begin(claimed)
+        works += self._begin(self._claimed_companions(works))
+        works.sort(key=lambda work: work.version.order)
+        left = {work.record.file_id: work for work in works}
+        with _heartbeat(self._log, left):
+            try:
+                for work, result in self._results(works):
+                    if ended := self._settle(work, result):
+                        yield ended, result
+                    del left[work.record.file_id]
+            except (TransientError, ConfigError) as error:
+                self._postpone(left.values(), error)
+                raise
+
+    def _begin(self, claimed: Iterable[Record]) -> list[Work]:
+        begun = side_by_side(self._begin_one, claimed)
+        return [work for work in begun if work is not None]
+
+    def _begin_one(self, record: Record) -> Work | None:
+        place = self._receiver.place(record.key or "")
+        if place is None:
+            raise PermanentError(f"{record.key} is no file of {self._receiver.name}.", "Correct the run's config.")
+        try:
+            return Work(self._log.begin(record, self._run_id), version_of(record), place)
+        except LostClaimError as error:
+            self._say(str(error))
+            return None
+
+    def _claimed_companions(self, works: Sequence[Work]) -> list[Record]:
+        found = (new_record(self._receiver, version) for version in self._receiver.companions(works))
+        claimed = (self._log.claim(record) for record in found if record is not None)
+        return [record for record in claimed if record is not None]
+
+    def _results(self, works: Sequence[Work]) -> Iterator[tuple[Work, Result]]:
+        """The result of each file: of those that only have to be settled, then of those that are worked on now."""
+        todo = []
+        for work, known in zip(works, side_by_side(self._known, works), strict=True):
+            if known is not None:
+                yield work, known
+            else:
+                todo.append(work)
+        if todo:
+            yield from self._receiver.work(todo, self._keeper)
+
+    def _known(self, work: Work) -> Result | None:
+        """The result of a file that an earlier attempt has come to, or that needs no work."""
+        if work.record.attempts <= 1:
+            return None
+        outcomes: tuple[Outcome, ...] = ("processed", "failed")
+        for outcome in outcomes:
+            if found := self._store.get(work.place.prefix(outcome, work.version) + REPORT):
+                told = json.loads(found[0])["result"]
+                self._say(f"{work.version.name} was {told['status']} by an earlier attempt; it is settled now")
+                return Result(**told)
+        if work.record.attempts > ATTEMPTS:
+            said = f" The last error: {work.record.error}." if work.record.error else ""
+            error = f"{ATTEMPTS} attempts ended without a result, each with the death of its process.{said}"
+            return Result("failed", error=f"{error} Look into the logs of run {work.record.run_id}.")
+        return None
+
+    # --- settling ----------------------------------------------------------------------------------------------------
+
+    def _settle(self, work: Work, result: Result) -> Record | None:
+        """Bring a file to its end; None when somebody else has taken it over."""
+        outcome: Outcome = "processed" if result.status == "completed" else "failed"
+        report, target = work.place.prefix(outcome, work.version) + REPORT, work.place.file(outcome, work.version)
+        try:
+            self._store.put(report, _report(work, result, self._store.url(target)))
+            moved = self._move(work, target)
+            return self._log.finish(
+                work.record,
+                result.status,
+                rows_read=result.rows_read,
+                rows_loaded=result.rows_loaded,
+                rows_discarded=result.rows_discarded,
+                error=result.error,
+                content=result.content,
+                report=self._store.url(report),
+                moved_to=self._store.url(target) if moved else None,
+            )
+        except LostClaimError as error:
+            self._say(str(error))
+            return None
+
+    def _move(self, work: Work, target: str) -> bool:
+        """Copy a file to its last place and delete it where it was; whether it is there.
+
+        Raises:
+            LostClaimError: somebody else has taken it over.
+        """
+        try:
+            kept = self._keeper.keep(work)
+            self._store.copy(kept, target)
+        except VersionGoneError:
+            return self._store.look(target) is not None
+        self._log.extend(work.record)  # still ours: or a file that was dropped there again might be deleted
+        self._store.delete(work.version)
+        self._store.delete(kept)
+        return True
+
+    def _postpone(self, works: Iterable[Work], error: RdsLakeError) -> None:
+        for work in list(works):
+            try:
+                self._log.postpone(work.record, str(error), WAIT)
+            except RdsLakeError as other:  # what stopped us may be the audit log itself; the lease ends anyhow
+                self._say(f"{work.version.name}: {other}")
+
+
+def _report(work: Work, result: Result, target: str) -> bytes:
+    return json.dumps(
+        {
+            "file": work.version.url,
+            "file_id": work.version.file_id,
+            "table": work.place.table,
+            "action": work.place.action,
+            "landed_at": stamp(work.version.landed_at),
+            "size": work.version.size,
+            "etag": work.version.etag,
+            "version_id": work.version.version_id,
+            "run_id": work.record.run_id,
+            "written_at": stamp(datetime.now(UTC)),
+            "now_at": target,
+            "result": asdict(result),
+        },
+        indent=1,
+    ).encode()
+
+
+@contextmanager
+def _heartbeat(log: AuditLog, works: dict[str, Work]) -> Iterator[None]:
+    """Extend the leases of files for as long as the block runs."""
+    done = Event()
+
+    def beat() -> None:
+        while not done.wait(log.lease.total_seconds() / 3):
+            for work in list(works.values()):
+                try:
+                    log.extend(work.record)
+                except RdsLakeError:
+                    continue  # whoever settles the file finds out; the next beat may get through
+
+    thread = Thread(target=beat, name="leases", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

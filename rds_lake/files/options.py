@@ -1,0 +1,44 @@
+"""How files of delimited text are read: the part of the YAML that drop zones and feeds share."""
+
+import codecs
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Header = Literal["auto", "present", "absent"]
+
+
+class CsvOptions(BaseModel):
+    """How a file of delimited text is read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    delimiter: str = Field(default=",", description="What separates fields; of a file called .tsv always a tab.")
+    quote: str = Field(default='"', description="What encloses fields; doubled inside of them.")
+    header: Header = Field(
+        default="auto", description="Whether the first row names the columns; auto: if all of it are their names."
+    )
+    encoding: str = Field(default="utf-8", description="The encoding, as Python calls it.")
+    nulls: tuple[str, ...] = Field(default=("\\N",), description="Texts that stand for NULL in every column.")
+    empty_is_null: bool = Field(
+        default=False, description="Whether an empty field is NULL in text columns too; in all others it always is."
+    )
+    max_expanded_mb: int = Field(
+        default=4096, ge=1, description="The most that a file may unpack to, in MB: what is larger is refused."
+    )
+
+    @field_validator("delimiter", "quote")
+    @classmethod
+    def _one_character(cls, value: str) -> str:
+        value = {"\\t": "\t", "tab": "\t"}.get(value, value)
+        if len(value) != 1 or value in "\r\n\x00":
+            raise ValueError("it must be one character, and no line break")
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        try:
+            return codecs.lookup(value).name
+        except LookupError as error:
+            raise ValueError(f"'{value}' is no encoding that Python knows, such as utf-8, cp1252, utf-16") from error

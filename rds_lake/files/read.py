@@ -1,0 +1,214 @@
+"""Reading a file against a schema: its rows as texts, column by column, whatever the file's own form.
+
+A batch has the line and one text per column; what cannot even be cut into columns comes beside it. Parquet goes the
+same way: its values are written as texts that stand for the same value, so that one judgement serves both.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rds_lake.files.options import CsvOptions
+from rds_lake.files.schema import LINE, RefusedError, TableSchema
+from rds_lake.files.text import Broken, Record, read_records
+from rds_lake.files.types import text_of
+from rds_lake.sql import quote
+
+ROWS = 16_384
+"""Rows of a batch."""
+
+_PARQUET = (".parquet", ".parq", ".pq")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Some rows of a file.
+
+    Attributes:
+        rows: the line of each row (`LINE`; of Parquet its number, from 1), and those of the schema's columns that the
+            file has.
+        texts: for each of these columns the SQL of its text.
+        broken: what stands between the rows and cannot be cut into columns.
+    """
+
+    rows: pa.Table
+    texts: Mapping[str, str]
+    broken: tuple[Broken, ...] = ()
+
+
+def is_parquet(name: str) -> bool:
+    """Whether a file's name says that it is Parquet."""
+    return name.lower().endswith(_PARQUET)
+
+
+def read_texts(content: IO[bytes], name: str, size: int, schema: TableSchema, options: CsvOptions) -> Iterator[Texts]:
+    """The rows of a file.
+
+    Args:
+        content: the file, at its start; it can seek.
+        name: what it is called, which says of what form it is.
+        size: its bytes.
+        schema: the table's schema.
+        options: how delimited text is to be read.
+
+    Raises:
+        RefusedError: it is no such file, or its columns are not the table's.
+    """
+    if is_parquet(name):
+        return _read_parquet(content, name, schema)
+    return _cut(read_records(content, name, size, options), name, schema, options)
+
+
+# --- delimited text --------------------------------------------------------------------------------------------------
+
+
+def _cut(records: Iterator[Record | Broken], name: str, schema: TableSchema, options: CsvOptions) -> Iterator[Texts]:
+    first = next(records, None)
+    if first is None:
+        raise RefusedError(f"{name} is empty.", "Drop a file with rows.")
+    header = isinstance(first, Record) and _is_header(first.fields, name, schema, options)
+    names = _header_columns(first.fields, name, schema) if header and isinstance(first, Record) else schema.names
+    gathered = _Gathered(names, options)
+    if not header:
+        gathered.take(first)
+    for item in records:
+        gathered.take(item)
+        if gathered.size >= ROWS:
+            yield gathered.taken()
+    yield gathered.taken()
+
+
+class _Gathered:
+    """Records that become a batch.
+
+    Args:
+        names: the columns that each of them has.
+        options: how they are read.
+    """
+
+    def __init__(self, names: Sequence[str], options: CsvOptions) -> None:
+        self._names = names
+        self._nulls = frozenset(options.nulls)
+        self._delimiter = options.delimiter
+        self._lines: list[int] = []
+        self._rows: list[list[str]] = []
+        self._broken: list[Broken] = []
+
+    @property
+    def size(self) -> int:
+        """How many records it holds."""
+        return len(self._rows) + len(self._broken)
+
+    def take(self, item: Record | Broken) -> None:
+        """Add a record."""
+        if isinstance(item, Broken):
+            self._broken.append(item)
+        elif len(item.fields) != len(self._names):
+            reason = f"has {len(item.fields)} fields, not {len(self._names)}{_hint(item.fields)}"
+            self._broken.append(Broken(item.line, self._delimiter.join(item.fields), reason))
+        else:
+            self._lines.append(item.line)
+            self._rows.append(item.fields)
+
+    def taken(self) -> Texts:
+        """What was gathered, of which nothing is held any more."""
+        columns = zip(*self._rows, strict=True) if self._rows else ([] for _ in self._names)
+        arrays = [
+            pa.array([None if value in self._nulls else value for value in values], pa.string()) for values in columns
+        ]
+        rows = pa.table([pa.array(self._lines, pa.int64()), *arrays], names=[LINE, *self._names])
+        texts = Texts(rows, {name: quote(name) for name in self._names}, tuple(self._broken))
+        self._lines, self._rows, self._broken = [], [], []
+        return texts
+
+
+def _is_header(fields: list[str], name: str, schema: TableSchema, options: CsvOptions) -> bool:
+    """Whether the first row names the columns.
+
+    Raises:
+        RefusedError: it looks like it, but names some that the table has not.
+    """
+    if options.header != "auto":
+        return options.header == "present"
+    given = [_folded(text) for text in fields]
+    known = [text for text in given if text in schema.names]
+    if len(known) == len(given):
+        return True
+    if len(known) * 2 > len(given) and len(given) > 1:
+        raise _unknown(name, next(text for text in given if text not in schema.names), schema)
+    return False
+
+
+def _header_columns(fields: list[str], name: str, schema: TableSchema) -> list[str]:
+    given = [_folded(text) for text in fields]
+    for text in given:
+        if text not in schema.names:
+            raise _unknown(name, text, schema, hint=_hint(fields))
+        if given.count(text) > 1:
+            raise RefusedError(f"{name} names the column '{text}' twice.", "Name each column once.")
+    _check_required(name, given, schema)
+    return given
+
+
+def _check_required(name: str, given: Sequence[str], schema: TableSchema) -> None:
+    if missing := sorted(schema.required - set(given)):
+        raise RefusedError(f"{name} lacks the column '{missing[0]}', which needs a value.", "Add it.")
+
+
+def _unknown(name: str, text: str, schema: TableSchema, hint: str = "") -> RefusedError:
+    return RefusedError(
+        f"{name} names the column '{text}', which the table does not have (it has {', '.join(schema.names)}){hint}.",
+        "Correct the header, or drop a schema file that adds the column.",
+    )
+
+
+def _hint(fields: list[str]) -> str:
+    if len(fields) == 1:
+        for mark, word in ((";", "';'"), ("\t", "a tab"), ("|", "'|'")):
+            if mark in fields[0]:
+                return f"; its fields seem to be separated by {word}, which 'delimiter' has to say"
+    return ""
+
+
+def _folded(text: str) -> str:
+    return text.strip().lower()
+
+
+# --- Parquet ---------------------------------------------------------------------------------------------------------
+
+
+def _read_parquet(content: IO[bytes], name: str, schema: TableSchema) -> Iterator[Texts]:
+    try:
+        file = pq.ParquetFile(content)
+    except (pa.ArrowException, OSError) as error:
+        raise RefusedError(f"{name} is no Parquet file: {error}.", "Write it again.") from error
+    fields = {_folded(item.name): item for item in file.schema_arrow}
+    if len(fields) < len(file.schema_arrow):
+        raise RefusedError(f"{name} has two columns whose names differ in case only.", "Rename one of them.")
+    for given in fields:
+        if given not in schema.names:
+            raise _unknown(name, given, schema)
+    _check_required(name, list(fields), schema)
+    texts = {given: _text_sql(name, given, item) for given, item in fields.items()}
+    row = 1
+    try:
+        for rows in file.iter_batches(batch_size=ROWS):
+            if rows.num_rows:
+                lines = pa.array(range(row, row + rows.num_rows), pa.int64())
+                yield Texts(pa.table([lines, *rows.columns], names=[LINE, *fields]), texts)
+                row += rows.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise RefusedError(f"{name} is damaged: {error}.", "Write it again.") from error
+
+
+def _text_sql(name: str, given: str, item: pa.Field) -> str:
+    kind = item.type.value_type if pa.types.is_dictionary(item.type) else item.type
+    text = text_of(quote(given), kind)
+    if text is None:
+        raise RefusedError(
+            f"{name}: the column {item.name} is {item.type}, which no column can take.", "Write it as text."
+        )
+    return text

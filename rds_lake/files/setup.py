@@ -1,0 +1,147 @@
+"""Setting up what events need in AWS: the bucket's notifications, a rule of EventBridge and a queue per receiver.
+
+Every step finds out what is there and changes only what is not as it has to be, so that it can be run at any time. Who
+keeps their infrastructure in templates finds in docs/files.md what has to be there.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rds_lake.errors import PermanentError
+from rds_lake.lake.aws import aws_errors
+
+if TYPE_CHECKING:
+    from mypy_boto3_events import EventBridgeClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
+
+RECEIVES = 5
+"""How often a message is handed out before it goes to the dead letters."""
+
+RETENTION_SECONDS = 14 * 86_400
+"""How long messages stay, the longest that SQS knows."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What one receiver needs.
+
+    Attributes:
+        name: the receiver.
+        bucket: its bucket.
+        prefixes: the prefixes that files are dropped under; nothing that rds_lake writes lies below them.
+        queue: the name of its queue.
+    """
+
+    name: str
+    bucket: str
+    prefixes: tuple[str, ...]
+    queue: str
+
+    @property
+    def rule(self) -> str:
+        """The name of its rule in EventBridge."""
+        return self.queue
+
+    def pattern(self) -> dict[str, Any]:
+        """The events that it wants."""
+        keys = [{"prefix": prefix} for prefix in self.prefixes]
+        return {
+            "source": ["aws.s3"],
+            "detail-type": ["Object Created"],
+            "detail": {"bucket": {"name": [self.bucket]}, "object": {"key": keys}},
+        }
+
+
+class EventSetup:
+    """Makes what is missing.
+
+    Args:
+        s3: a boto3 client.
+        sqs: a boto3 client.
+        events: a boto3 client of EventBridge.
+    """
+
+    def __init__(self, s3: "S3Client", sqs: "SQSClient", events: "EventBridgeClient") -> None:
+        self._s3 = s3
+        self._sqs = sqs
+        self._events = events
+
+    def make(self, wanted: Sequence[Wanted]) -> Iterator[str]:
+        """Make what some receivers need; says in words what is there now.
+
+        Raises:
+            RdsLakeError: AWS refused a step; those before it stay.
+        """
+        for bucket in dict.fromkeys(item.bucket for item in wanted):
+            yield self._notify(bucket)
+        for item in wanted:
+            yield self._connect(item)
+
+    def _notify(self, bucket: str) -> str:
+        """Have a bucket tell EventBridge of its objects, whatever else it tells whomever."""
+        with aws_errors(f"the notifications of s3://{bucket}"):
+            held: Any = self._s3.get_bucket_notification_configuration(Bucket=bucket)
+            held.pop("ResponseMetadata", None)
+            if "EventBridgeConfiguration" in held:
+                return f"s3://{bucket} tells EventBridge of new objects already"
+            wanted: Any = {**held, "EventBridgeConfiguration": {}}
+            self._s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=wanted)
+        return f"s3://{bucket} tells EventBridge of new objects"
+
+    def _connect(self, wanted: Wanted) -> str:
+        """Bring a receiver's events into its queue."""
+        with aws_errors(f"the SQS queue {wanted.queue}"):
+            dead = self._queue(f"{wanted.queue}_dead", {})
+            redrive = json.dumps({"deadLetterTargetArn": dead.arn, "maxReceiveCount": str(RECEIVES)})
+            queue = self._queue(wanted.queue, {"RedrivePolicy": redrive})
+        with aws_errors(f"the EventBridge rule {wanted.rule}"):
+            rule = self._events.put_rule(
+                Name=wanted.rule,
+                EventPattern=json.dumps(wanted.pattern()),
+                Description=f"Files that land for {wanted.name}, for rds_lake",
+            )["RuleArn"]
+        with aws_errors(f"the SQS queue {wanted.queue}"):
+            for each in (queue, dead):
+                self._sqs.set_queue_attributes(QueueUrl=each.url, Attributes={"Policy": _policy(each.arn, rule)})
+        with aws_errors(f"the EventBridge rule {wanted.rule}"):
+            answer = self._events.put_targets(
+                Rule=wanted.rule, Targets=[{"Id": "queue", "Arn": queue.arn, "DeadLetterConfig": {"Arn": dead.arn}}]
+            )
+            if answer.get("FailedEntryCount"):
+                raise PermanentError(
+                    f"EventBridge did not take {wanted.queue} as a target: {answer['FailedEntries']}.",
+                    "Check what the caller may do with the rule.",
+                )
+        prefixes = ", ".join(f"s3://{wanted.bucket}/{prefix}" for prefix in wanted.prefixes)
+        return f"events of {prefixes} go to the queue {wanted.queue}"
+
+    def _queue(self, name: str, attributes: Mapping[str, str]) -> "_Queue":
+        given: Any = {"MessageRetentionPeriod": str(RETENTION_SECONDS), **attributes}
+        try:
+            url = self._sqs.create_queue(QueueName=name, Attributes=given)["QueueUrl"]
+        except self._sqs.exceptions.QueueNameExists:  # with other attributes
+            url = self._sqs.get_queue_url(QueueName=name)["QueueUrl"]
+            self._sqs.set_queue_attributes(QueueUrl=url, Attributes=given)
+        arn = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        return _Queue(url, arn)
+
+
+@dataclass(frozen=True)
+class _Queue:
+    url: str
+    arn: str
+
+
+def _policy(queue: str, rule: str) -> str:
+    """The right of one rule, and nobody else, to send messages."""
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Service": "events.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": queue,
+        "Condition": {"ArnEquals": {"aws:SourceArn": rule}},
+    }
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})

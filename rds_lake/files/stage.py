@@ -1,0 +1,300 @@
+"""Staging a file: its valid rows as Parquet in the bucket, the others in `discarded`, and a manifest of both.
+
+The manifest is written last: where it is, the file has been checked, and whoever takes the file over goes on from
+there. Its `entries` are Redshift's own COPY manifest.
+"""
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rds_lake.audit_log.record import moment_of, stamp
+from rds_lake.errors import PermanentError
+from rds_lake.files.check import FILE, RAW, REASONS, Checker
+from rds_lake.files.options import CsvOptions
+from rds_lake.files.read import read_texts
+from rds_lake.files.schema import LINE, RefusedError, TableSchema
+from rds_lake.files.spec import Cleaning
+from rds_lake.files.store import FileStore
+from rds_lake.files.version import FileVersion, Outcome, Place
+from rds_lake.lake.scratch import temporary_space
+from rds_lake.quality.rules import engine_settings
+from rds_lake.sql import quote, quote_all
+
+MANIFEST = "manifest.json"
+PART = "part-00000.parquet"
+DISCARDED = "discarded.parquet"
+REPEATED = "key is repeated by a later row"
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A file that has been checked.
+
+    Attributes:
+        file_id: the version.
+        name: what the file is called.
+        url: where it was.
+        landed_at: when it landed.
+        content: the SHA-256 of its content.
+        action: what it does.
+        keys: the columns that identify a row.
+        columns: names and types of the staged columns, in their order; the line comes last.
+        rows: valid rows.
+        discarded: rows that did not fit.
+        reasons: how often each reason occurred.
+        cleaned: how often each kind of value was replaced.
+        first: line and reasons of the first discarded row, as text.
+        part: the key of the staged rows; None when there is none.
+        part_size: its bytes.
+        discarded_key: the key of the discarded rows; None when there is none.
+        manifest: the key of the manifest.
+    """
+
+    file_id: str
+    name: str
+    url: str
+    landed_at: datetime
+    content: str
+    action: str
+    keys: tuple[str, ...]
+    columns: tuple[tuple[str, str], ...]
+    rows: int
+    discarded: int
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    cleaned: Mapping[str, int] = field(default_factory=dict)
+    first: str | None = None
+    part: str | None = None
+    part_size: int = 0
+    discarded_key: str | None = None
+    manifest: str = ""
+
+    @property
+    def read(self) -> int:
+        """Rows of the file."""
+        return self.rows + self.discarded
+
+    @property
+    def order(self) -> tuple[datetime, str]:
+        """Its place among all files."""
+        return self.landed_at, self.file_id
+
+    def to_json(self, bucket: str) -> bytes:
+        """The manifest as it is stored."""
+        entry = {"url": f"s3://{bucket}/{self.part}", "mandatory": True, "meta": {"content_length": self.part_size}}
+        facts = {**asdict(self), "landed_at": stamp(self.landed_at)}
+        return json.dumps({"entries": [entry] if self.part else [], **facts}, indent=1).encode()
+
+    @classmethod
+    def from_json(cls, content: bytes, where: str) -> "Staged":
+        """A stored manifest.
+
+        Raises:
+            PermanentError: it is none.
+        """
+        try:
+            data: dict[str, Any] = json.loads(content)
+            del data["entries"]
+            data["landed_at"] = moment_of(data["landed_at"])
+            data["keys"] = tuple(data["keys"])
+            data["columns"] = tuple((name, kind) for name, kind in data["columns"])
+            return cls(**data)
+        except (ValueError, KeyError, TypeError) as error:
+            raise PermanentError(
+                f"{where} is no manifest of a staged file: {error!r}.", "Move it away; the file is then checked again."
+            ) from error
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a file is to be read and judged.
+
+    Attributes:
+        schema: the schema of its table.
+        options: how its text is read.
+        limit: the share of its rows that may be discarded.
+        cleaning: what takes the place of missing and invalid values.
+        outcome: the folder of the valid rows.
+    """
+
+    schema: TableSchema
+    options: CsvOptions
+    limit: float
+    cleaning: tuple[Cleaning, ...] = ()
+    outcome: Outcome = "staging"
+
+
+def staged_before(store: FileStore, place: Place, version: FileVersion, outcome: Outcome = "staging") -> Staged | None:
+    """What an earlier attempt has staged of a file, None when it did not come to its end."""
+    key = place.prefix(outcome, version) + MANIFEST
+    found = store.get(key)
+    return Staged.from_json(found[0], store.url(key)) if found else None
+
+
+def stage(
+    store: FileStore, place: Place, version: FileVersion, content: IO[bytes], digest: str, reading: Reading
+) -> Staged:
+    """Check a file and write its rows, good and bad ones, into the bucket.
+
+    Args:
+        store: the bucket.
+        place: where the file belongs.
+        version: the file.
+        content: its content, from its start.
+        digest: its SHA-256.
+        reading: how it is to be read and judged.
+
+    Raises:
+        RefusedError: it cannot be taken. Bad rows lie in `discarded` all the same.
+    """
+    draft = Staged(
+        file_id=version.file_id,
+        name=version.name,
+        url=version.url,
+        landed_at=version.landed_at,
+        content=digest,
+        action=place.action,
+        keys=reading.schema.keys,
+        columns=tuple((column.name, column.declared.name) for column in reading.schema.columns),
+        rows=0,
+        discarded=0,
+    )
+    with tempfile.TemporaryDirectory(prefix="rds_lake_") as folder, temporary_space():
+        staging = _Staging(Path(folder), version, reading)
+        done = staging.take(content, draft)
+        bad = place.prefix("discarded", version) + DISCARDED
+        if done.discarded:
+            store.upload(bad, staging.discarded_path)
+            done = replace(done, discarded_key=bad)
+        _check_share(done, reading.limit)
+        prefix = place.prefix(reading.outcome, version)
+        if done.rows:
+            store.upload(prefix + PART, staging.valid_path)
+            done = replace(done, part=prefix + PART, part_size=staging.valid_path.stat().st_size)
+    done = replace(done, manifest=prefix + MANIFEST)
+    store.put(done.manifest, done.to_json(store.bucket))
+    return done
+
+
+class RefusedRowsError(RefusedError):
+    """Too many rows of a file do not fit.
+
+    Attributes:
+        staged: what was counted.
+    """
+
+    def __init__(self, problem: str, remedy: str, staged: Staged) -> None:
+        super().__init__(problem, remedy)
+        self.staged = staged
+
+
+def _check_share(done: Staged, limit: float) -> None:
+    """Refuse a file without rows, or with too many bad ones.
+
+    Raises:
+        RefusedError: it is one.
+    """
+    if not done.read:
+        raise RefusedError(f"{done.name} has no rows, only a header.", "Drop a file with rows.")
+    if done.discarded > limit * done.read or not done.rows:
+        raise RefusedRowsError(
+            f"{done.discarded:,} of {done.read:,} rows of {done.name} do not fit, more than the {limit:.0%} that may "
+            f"be discarded. The first: {done.first}.",
+            "Correct the file, or the schema; all such rows lie in discarded/ with their reasons.",
+            done,
+        )
+
+
+class _Staging:
+    """The rows of one file on their way, in temporary files."""
+
+    def __init__(self, folder: Path, version: FileVersion, reading: Reading) -> None:
+        self._folder = folder
+        self._version = version
+        self._reading = reading
+        self.valid_path = folder / "valid.parquet"
+        self.discarded_path = folder / "discarded.parquet"
+
+    def take(self, content: IO[bytes], draft: Staged) -> Staged:
+        """Read, check and write all rows; the counts."""
+        reading, version = self._reading, self._version
+        reasons: Counter[str] = Counter()
+        cleaned: Counter[str] = Counter()
+        rows = bad = 0
+        first: tuple[int, str] | None = None
+        with duckdb.connect(config=engine_settings(str(self._folder))) as engine:
+            checker = Checker(engine, reading.schema, reading.options, version.name, reading.cleaning)
+            with (
+                pq.ParquetWriter(self.valid_path, checker.valid_schema) as valid,
+                pq.ParquetWriter(self.discarded_path, checker.discarded_schema) as discarded,
+            ):
+                for texts in read_texts(content, version.name, version.size, reading.schema, reading.options):
+                    found = checker.check(texts)
+                    _write(valid, found.valid)
+                    _write(discarded, found.discarded)
+                    rows, bad = rows + found.valid.num_rows, bad + found.discarded.num_rows
+                    reasons.update(found.reasons)
+                    cleaned.update(found.cleaned)
+                    first = first or found.first
+            if reading.schema.keys and (repeated := self._repeated(engine)):
+                moved = self._move(engine, checker, repeated)
+                rows, bad = rows - moved, bad + moved
+                reasons[REPEATED] += moved
+                first = first or (repeated[0], REPEATED)
+        return replace(
+            draft,
+            rows=rows,
+            discarded=bad,
+            reasons=dict(sorted(reasons.items())),
+            cleaned=dict(sorted(cleaned.items())),
+            first=f"line {first[0]:,}: {first[1]}" if first else None,
+        )
+
+    def _repeated(self, engine: duckdb.DuckDBPyConnection) -> list[int]:
+        """The lines of rows whose key comes again on a later line."""
+        keys, file = quote_all(list(self._reading.schema.keys)), f"read_parquet('{self.valid_path}')"
+        twice = f"SELECT {keys} FROM {file} GROUP BY ALL HAVING COUNT(*) > 1"
+        if not engine.sql(f"SELECT 1 FROM ({twice}) LIMIT 1").fetchall():
+            return []
+        ranked = (
+            f"SELECT {quote(LINE)} FROM {file} QUALIFY ROW_NUMBER() OVER "
+            f"(PARTITION BY {keys} ORDER BY {quote(LINE)} DESC) > 1"
+        )
+        return [line for (line,) in engine.sql(f"SELECT * FROM ({ranked}) ORDER BY 1").fetchall()]
+
+    def _move(self, engine: duckdb.DuckDBPyConnection, checker: Checker, lines: Sequence[int]) -> int:
+        """Move rows from the valid ones to the discarded ones; how many."""
+        engine.register("moved", pa.table({"line": pa.array(lines, pa.int64())}))
+        valid, bad = (self._folder / name for name in ("valid2.parquet", "discarded2.parquet"))
+        is_moved = f"{quote(LINE)} IN (SELECT line FROM moved)"
+        texts = ", ".join(f"CAST({quote(name)} AS VARCHAR)" for name in self._reading.schema.names)
+        engine.execute(
+            f"COPY (SELECT * FROM read_parquet('{self.valid_path}') WHERE NOT {is_moved} ORDER BY {quote(LINE)}) "
+            f"TO '{valid}' (FORMAT parquet)"
+        )
+        found = engine.execute(
+            f"SELECT ?::VARCHAR AS {FILE}, {quote(LINE)}, [?::VARCHAR] AS {REASONS}, NULL::VARCHAR AS {RAW}, {texts} "
+            f"FROM read_parquet('{self.valid_path}') WHERE {is_moved} ORDER BY {quote(LINE)}",
+            [self._version.name, REPEATED],
+        ).to_arrow_table()
+        found = found.rename_columns(checker.discarded_schema.names).cast(checker.discarded_schema)
+        with pq.ParquetWriter(bad, checker.discarded_schema) as writer:
+            for batch in pq.ParquetFile(self.discarded_path).iter_batches():
+                writer.write_batch(batch)
+            writer.write_table(found)
+        self.valid_path, self.discarded_path = valid, bad
+        return int(found.num_rows)
+
+
+def _write(writer: pq.ParquetWriter, batch: pa.RecordBatch) -> None:
+    if batch.num_rows:
+        writer.write_batch(batch)

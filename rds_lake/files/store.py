@@ -1,0 +1,222 @@
+"""Objects that others write: read as one version of them, moved only if they are still that version.
+
+`rds_lake.lake.store` is for objects that only we write; here every request names the version or the ETag that is meant.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from rds_lake.errors import TransientError
+from rds_lake.files.version import FileVersion
+from rds_lake.lake.aws import ConflictError, aws_errors
+from rds_lake.lake.scratch import temporary_space
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+PAGE = 1000
+CHUNK = 1024 * 1024
+COPY_MAX = 5 * 1024**3
+"""The largest object that S3 copies in one request."""
+
+_GONE = {"404", "NoSuchKey", "NoSuchVersion", "NotFound", "412", "PreconditionFailed"}
+
+
+class VersionGoneError(Exception):
+    """This version is not there any more: it was deleted, moved, or replaced by another one."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A page of a listing: the objects, and whether there are more."""
+
+    versions: tuple[FileVersion, ...]
+    more: bool
+
+
+class FileStore:
+    """A bucket that files are dropped into.
+
+    Args:
+        client: a boto3 client.
+        bucket: the bucket's name.
+    """
+
+    def __init__(self, client: "S3Client", bucket: str) -> None:
+        self._client = client
+        self.bucket = bucket
+
+    def url(self, key: str) -> str:
+        """The `s3://` address of a key."""
+        return f"s3://{self.bucket}/{key}"
+
+    def page(self, prefix: str, after: str = "") -> Listed:
+        """The objects below a prefix, in the order of their keys, at most a thousand; a folder's marker is none.
+
+        Args:
+            prefix: the prefix.
+            after: the key to go on behind.
+        """
+        with aws_errors(self.url(prefix)):
+            answer = self._client.list_objects_v2(Bucket=self.bucket, Prefix=prefix, StartAfter=after, MaxKeys=PAGE)
+        return Listed(
+            tuple(
+                FileVersion(self.bucket, item["Key"], _plain(item["ETag"]), item["Size"], _second(item["LastModified"]))
+                for item in answer.get("Contents", [])
+            ),
+            answer["IsTruncated"],
+        )
+
+    def list(self, prefix: str) -> Iterator[FileVersion]:
+        """All objects below a prefix."""
+        after, more = "", True
+        while more:
+            listed = self.page(prefix, after)
+            yield from listed.versions
+            more = listed.more and bool(listed.versions)
+            after = listed.versions[-1].key if listed.versions else ""
+
+    def has_versions(self) -> bool:
+        """Whether the bucket keeps versions."""
+        with aws_errors(self.url("")):
+            return self._client.get_bucket_versioning(Bucket=self.bucket).get("Status") == "Enabled"
+
+    def look(self, key: str, version_id: str | None = None) -> FileVersion | None:
+        """An object as it is now, or one version of it; None when it is not there."""
+        which: Any = {"VersionId": version_id} if version_id else {}
+        with aws_errors(self.url(key)):
+            try:
+                head = self._client.head_object(Bucket=self.bucket, Key=key, **which)
+            except ClientError as error:
+                if _is_gone(error):
+                    return None
+                raise
+        known = head.get("VersionId")
+        return FileVersion(
+            self.bucket,
+            key,
+            _plain(head["ETag"]),
+            head["ContentLength"],
+            _second(head["LastModified"]),
+            None if known == "null" else known,
+        )
+
+    def fetch(self, version: FileVersion, target: IO[bytes]) -> str:
+        """Write a version's content into a file, and return its SHA-256.
+
+        Raises:
+            VersionGoneError: it is not there any more.
+            RdsLakeError: S3 could not be asked, or the temporary folder is full.
+        """
+        which: Any = {"VersionId": version.version_id} if version.version_id else {"IfMatch": f'"{version.etag}"'}
+        digest = hashlib.sha256()
+        with aws_errors(version.url):
+            try:
+                body = self._client.get_object(Bucket=self.bucket, Key=version.key, **which)["Body"]
+                size = 0
+                for chunk in body.iter_chunks(CHUNK):
+                    digest.update(chunk)
+                    size += len(chunk)
+                    with temporary_space():
+                        target.write(chunk)
+            except ClientError as error:
+                if _is_gone(error):
+                    raise VersionGoneError(version.url) from error
+                raise
+            except BotoCoreError as error:
+                raise TransientError(f"Reading {version.url} broke off: {error}.", "Try again.") from error
+        target.seek(0)
+        if size != version.size:
+            raise TransientError(f"Reading {version.url} ended after {size} of {version.size} bytes.", "Try again.")
+        return digest.hexdigest()
+
+    def get(self, key: str) -> tuple[bytes, str] | None:
+        """Content and ETag of a small object, None when there is none."""
+        with aws_errors(self.url(key)):
+            try:
+                answer = self._client.get_object(Bucket=self.bucket, Key=key)
+                return answer["Body"].read(), _plain(answer["ETag"])
+            except ClientError as error:
+                if _is_gone(error):
+                    return None
+                raise
+
+    def put(self, key: str, content: bytes) -> None:
+        """Write an object of ours."""
+        with aws_errors(self.url(key)):
+            self._client.put_object(Bucket=self.bucket, Key=key, Body=content)
+
+    def put_if(self, key: str, content: bytes, etag: str | None) -> None:
+        """Write an object only if it still is what was read: this ETag, or none at all.
+
+        Raises:
+            ConflictError: it has been written by somebody else; nothing was changed.
+        """
+        which: Any = {"IfMatch": f'"{etag}"'} if etag else {"IfNoneMatch": "*"}
+        try:
+            with aws_errors(self.url(key)):
+                self._client.put_object(Bucket=self.bucket, Key=key, Body=content, **which)
+        except ConflictError:
+            held = self.get(key)  # when an answer is lost, the repeated request meets its own success
+            if held is None or held[0] != content:
+                raise
+
+    def upload(self, key: str, path: Path) -> None:
+        """Write an object of ours from a file."""
+        with aws_errors(self.url(key)):
+            self._client.upload_file(str(path), self.bucket, key)
+
+    def copy(self, version: FileVersion, target: str) -> None:
+        """Copy a version inside the bucket.
+
+        Raises:
+            VersionGoneError: it is not there any more.
+        """
+        source: Any = {"Bucket": self.bucket, "Key": version.key}
+        which: Any = {}
+        if version.version_id:
+            source["VersionId"] = version.version_id
+        else:
+            which["CopySourceIfMatch"] = f'"{version.etag}"'
+        with aws_errors(version.url):
+            try:
+                if version.size > COPY_MAX:
+                    self._client.copy(source, self.bucket, target, ExtraArgs=which)
+                else:
+                    self._client.copy_object(Bucket=self.bucket, Key=target, CopySource=source, **which)
+            except ClientError as error:
+                if _is_gone(error):
+                    raise VersionGoneError(version.url) from error
+                raise
+
+    def delete(self, version: FileVersion) -> None:
+        """Delete a version; one that is gone, or has been replaced, is left as it is."""
+        which: Any = {"VersionId": version.version_id} if version.version_id else {"IfMatch": f'"{version.etag}"'}
+        now = None if version.version_id else self.look(version.key)
+        if now is not None and now.file_id != version.file_id:
+            return
+        with aws_errors(version.url):
+            try:
+                self._client.delete_object(Bucket=self.bucket, Key=version.key, **which)
+            except ClientError as error:
+                if not _is_gone(error):
+                    raise
+
+
+def _is_gone(error: ClientError) -> bool:
+    return error.response.get("Error", {}).get("Code") in _GONE
+
+
+def _plain(etag: str) -> str:
+    return etag.strip('"')
+
+
+def _second(moment: datetime) -> datetime:
+    """A listing and a HEAD tell the time with and without its fraction."""
+    return moment.astimezone(UTC).replace(microsecond=0)

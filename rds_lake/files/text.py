@@ -1,0 +1,212 @@
+"""Delimited text: bytes in, records out, each with the line that it begins on.
+
+Memory stays small whatever the file is: one line and one record are held, and both are bounded. What is no such text
+at all (an archive, a program, a line without end) is refused as a whole; a single record that cannot be read comes as
+`Broken`, and reading goes on behind it.
+"""
+
+import csv
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, cast
+
+from rds_lake.files.options import CsvOptions
+from rds_lake.files.schema import RefusedError
+
+RECORD_MAX = 4 * 1024 * 1024
+"""Characters of a line, of a field and of a record: Redshift takes rows of 4 MB."""
+
+csv.field_size_limit(RECORD_MAX)
+
+MIB = 1024 * 1024
+RATIO, RATIO_FROM = 250, 64 * MIB
+"""A file that unpacks to this many times its size is refused once it has unpacked to so many bytes. Text packs to a
+tenth, repeated text to a fiftieth; DEFLATE ends at 1032.
+"""
+
+_ARCHIVES = {
+    b"PK\x03\x04": "a zip archive",
+    b"BZh": "packed with bzip2",
+    b"\x28\xb5\x2f\xfd": "packed with zstd",
+    b"\xfd7zXZ\x00": "packed with xz",
+    b"7z\xbc\xaf": "a 7-Zip archive",
+    b"PAR1": "a Parquet file",
+    b"%PDF": "a PDF document",
+    b"\xd0\xcf\x11\xe0": "an old Office document",
+}
+_GZIP = b"\x1f\x8b"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_SNIFFED = 8192
+
+_ESCAPED = re.compile("[\udc80-\udcff]")
+"""What `surrogateescape` makes of bytes that are no text."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record: the line that it begins on, from 1, and its fields."""
+
+    line: int
+    fields: list[str]
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A record that cannot be read: the line that it begins on, what stands there, and what is wrong with it."""
+
+    line: int
+    raw: str
+    reason: str
+
+
+def read_records(content: IO[bytes], name: str, size: int, options: CsvOptions) -> Iterator[Record | Broken]:
+    """The records of a file; empty lines are none.
+
+    Args:
+        content: the file, at its start.
+        name: what it is called.
+        size: its bytes.
+        options: how it is to be read.
+
+    Raises:
+        RefusedError: it is no delimited text.
+    """
+    head = content.read(_SNIFFED)
+    content.seek(0)
+    if not head:
+        raise RefusedError(f"{name} is empty.", "Drop a file with rows.")
+    plain: IO[bytes] = content
+    if head.startswith(_GZIP):
+        unpacked = io.BufferedReader(
+            cast("io.RawIOBase", _Unpacked(content, name, size, options.max_expanded_mb * MIB))
+        )
+        head = unpacked.peek(_SNIFFED)
+        plain = unpacked
+    _check_is_text(head, name, options)
+    delimiter = "\t" if re.search(r"\.tsv(\.gz)?$", name, re.IGNORECASE) else options.delimiter
+    yield from _parsed(_Lines(plain, name, options), delimiter, options)
+
+
+def _check_is_text(head: bytes, name: str, options: CsvOptions) -> None:
+    for magic, what in _ARCHIVES.items():
+        if head.startswith(magic):
+            raise RefusedError(f"{name} is {what}, not text.", "Drop text, plain or packed with gzip.")
+    is_wide = options.encoding.startswith(("utf-16", "utf-32"))
+    if head.startswith(_UTF16) and not is_wide:
+        raise RefusedError(f"{name} is UTF-16, not {options.encoding}.", "Say 'encoding: utf-16' in the YAML.")
+    if b"\x00" in head and not is_wide:
+        raise RefusedError(f"{name} is not text: it has NUL bytes.", "Drop text, plain or packed with gzip.")
+
+
+class _Unpacked(io.RawIOBase):
+    """The content of a gzip file, as long as it does not grow beyond all measure."""
+
+    def __init__(self, content: IO[bytes], name: str, size: int, most: int) -> None:
+        self._file = gzip.GzipFile(fileobj=content)
+        self._name, self._size, self._most = name, size, most
+        self._done = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        try:
+            count = self._file.readinto(buffer)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise RefusedError(f"{self._name} cannot be unpacked: {error}.", "Pack it again with gzip.") from error
+        self._done += count
+        if self._done > self._most:
+            raise RefusedError(
+                f"{self._name} unpacks to more than {self._most // MIB:,} MB.",
+                "Drop it in parts, or raise max_expanded_mb.",
+            )
+        if self._done > max(RATIO_FROM, RATIO * self._size):
+            raise RefusedError(
+                f"{self._name} unpacks to more than {RATIO} times its {self._size:,} bytes, as no text does.",
+                "If it is none that is meant to fill the disk, drop it unpacked.",
+            )
+        return count
+
+
+class _Lines:
+    """The lines of a text, each with its line break, and those of the present record."""
+
+    def __init__(self, content: IO[bytes], name: str, options: CsvOptions) -> None:
+        encoding = "utf-8-sig" if options.encoding == "utf-8" else options.encoding
+        errors = "strict" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
+        self._text = io.TextIOWrapper(content, encoding=encoding, errors=errors, newline="")
+        self._name = name
+        self._encoding = options.encoding
+        self.record: list[str] = []
+        self._length = 0
+        self.number = 0
+
+    def begin(self) -> None:
+        """A new record begins."""
+        self.record, self._length = [], 0
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        try:
+            line = self._text.readline(RECORD_MAX + 1)
+        except UnicodeError as error:
+            raise RefusedError(
+                f"{self._name}, line {self.number + 1}, is not {self._encoding}: {error}.",
+                "Save it in that encoding, or name its own in the YAML ('encoding').",
+            ) from error
+        if not line:
+            raise StopIteration
+        self.number += 1
+        self._length += len(line)
+        if len(line) > RECORD_MAX:
+            raise RefusedError(
+                f"{self._name}, line {self.number}, is longer than {RECORD_MAX // MIB} MB, which no row may be.",
+                "Is it text with line breaks? Redshift takes rows of 4 MB.",
+            )
+        if self._length > RECORD_MAX:
+            raise self.never_closed()
+        self.record.append(line)
+        return line
+
+    def never_closed(self) -> RefusedError:
+        """The error for a quote that swallows what comes after it."""
+        first = self.number - len(self.record) if self._length > RECORD_MAX else self.number - len(self.record) + 1
+        return RefusedError(
+            f"{self._name}, line {first}: a quoted field begins there and never ends.",
+            "Close it, or double the quotes inside of fields.",
+        )
+
+    @property
+    def raw(self) -> str:
+        """The text of the present record."""
+        return "".join(self.record).rstrip("\r\n")
+
+
+def _parsed(lines: _Lines, delimiter: str, options: CsvOptions) -> Iterator[Record | Broken]:
+    reader = csv.reader(lines, delimiter=delimiter, quotechar=options.quote, doublequote=True, strict=True)
+    while True:
+        lines.begin()
+        first = lines.number + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if "unexpected end of data" in str(error) or "field larger than" in str(error):
+                raise lines.never_closed() from error
+            yield Broken(first, lines.raw, f"is not well-formed: {error}")
+            continue
+        if not fields:
+            continue
+        raw = lines.raw
+        if not raw.isascii() and (found := _ESCAPED.search(raw)):
+            byte = ord(found[0]) - 0xDC00
+            yield Broken(first, raw, f"is not {options.encoding}: it has the byte 0x{byte:02X}")
+        else:
+            yield Record(first, fields)

@@ -1,0 +1,214 @@
+"""Declared types: what a column's `type` may say, and how a text becomes such a value or is found to be none.
+
+The only place that knows them. A value is taken as it is or not at all: what would have to be cut, rounded or guessed
+does not fit. The texts are judged by DuckDB; `Judgement` is the SQL for one column of texts.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+from rds_lake.sql import literal
+
+VARCHAR_MAX = 65_535
+"""Bytes that a VARCHAR of Redshift takes."""
+
+Kind = Literal["integer", "decimal", "float", "boolean", "date", "timestamp", "timestamptz", "text"]
+
+KNOWN = (
+    "smallint, integer, bigint, decimal(p,s), real, double precision, boolean, date, timestamp, timestamptz, "
+    "varchar(n) with n in bytes, text"
+)
+
+_PLAIN: dict[str, tuple[str, Kind, pa.DataType]] = {
+    "SMALLINT": ("SMALLINT", "integer", pa.int16()),
+    "INT2": ("SMALLINT", "integer", pa.int16()),
+    "INTEGER": ("INTEGER", "integer", pa.int32()),
+    "INT": ("INTEGER", "integer", pa.int32()),
+    "INT4": ("INTEGER", "integer", pa.int32()),
+    "BIGINT": ("BIGINT", "integer", pa.int64()),
+    "INT8": ("BIGINT", "integer", pa.int64()),
+    "REAL": ("REAL", "float", pa.float32()),
+    "FLOAT4": ("REAL", "float", pa.float32()),
+    "DOUBLE PRECISION": ("DOUBLE PRECISION", "float", pa.float64()),
+    "DOUBLE": ("DOUBLE PRECISION", "float", pa.float64()),
+    "FLOAT": ("DOUBLE PRECISION", "float", pa.float64()),
+    "FLOAT8": ("DOUBLE PRECISION", "float", pa.float64()),
+    "BOOLEAN": ("BOOLEAN", "boolean", pa.bool_()),
+    "BOOL": ("BOOLEAN", "boolean", pa.bool_()),
+    "DATE": ("DATE", "date", pa.date32()),
+    "TIMESTAMP": ("TIMESTAMP", "timestamp", pa.timestamp("us")),
+    "TIMESTAMP WITHOUT TIME ZONE": ("TIMESTAMP", "timestamp", pa.timestamp("us")),
+    "DATETIME": ("TIMESTAMP", "timestamp", pa.timestamp("us")),
+    "TIMESTAMPTZ": ("TIMESTAMPTZ", "timestamptz", pa.timestamp("us", "UTC")),
+    "TIMESTAMP WITH TIME ZONE": ("TIMESTAMPTZ", "timestamptz", pa.timestamp("us", "UTC")),
+    "TEXT": (f"VARCHAR({VARCHAR_MAX})", "text", pa.string()),
+    "STRING": (f"VARCHAR({VARCHAR_MAX})", "text", pa.string()),
+}
+_SIZED_TEXT = {"VARCHAR", "CHARACTER VARYING", "NVARCHAR", "CHAR", "CHARACTER"}
+_DECIMALS = {"DECIMAL", "NUMERIC"}
+
+_TRUE, _FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
+
+_DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_TIME = "[0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,6}0*)?)?"
+_UTC = "( ?(Z|[+-]00(:?00)?| UTC))?"
+_OFFSET = "( ?(Z|[+-][0-9]{2}(:?[0-9]{2})?| UTC))?"
+
+
+@dataclass(frozen=True)
+class DeclaredType:
+    """A type that a column may have.
+
+    Attributes:
+        name: the type as Redshift writes it.
+        kind: what its values are.
+        arrow: its Arrow type.
+        size: most bytes of a text; digits of a decimal.
+        scale: digits behind a decimal's point.
+    """
+
+    name: str
+    kind: Kind
+    arrow: pa.DataType
+    size: int = 0
+    scale: int = 0
+
+    @classmethod
+    def of(cls, text: str) -> "DeclaredType":
+        """The type that a text names.
+
+        Raises:
+            ValueError: it names none; the message says which there are.
+        """
+        words = " ".join(text.upper().split())
+        match = re.fullmatch(r"([A-Z0-9 ]+?) ?(?:\( ?(\d{1,9}) ?(?:, ?(\d{1,9}) ?)?\))?", words)
+        name, size, scale = match.groups() if match else (words, None, None)
+        if name in _PLAIN and size is None:
+            canonical, kind, arrow = _PLAIN[name]
+            return cls(canonical, kind, arrow, VARCHAR_MAX if kind == "text" else 0)
+        if name in _SIZED_TEXT and scale is None:
+            return cls._text(name, size)
+        if name in _DECIMALS:
+            return cls._decimal(int(size or 18), int(scale or 0))
+        raise ValueError(f"'{text}' is no type; there are {KNOWN}")
+
+    @classmethod
+    def _text(cls, name: str, size: str | None) -> "DeclaredType":
+        if size is None:
+            raise ValueError(f"{name.lower()} needs its length in bytes, such as varchar(200); or say text")
+        if not 1 <= int(size) <= VARCHAR_MAX:
+            raise ValueError(f"varchar({size}): the length must be from 1 to {VARCHAR_MAX} bytes")
+        return cls(f"VARCHAR({int(size)})", "text", pa.string(), int(size))
+
+    @classmethod
+    def _decimal(cls, digits: int, scale: int) -> "DeclaredType":
+        if not (1 <= digits <= 38 and 0 <= scale <= min(digits, 37)):
+            raise ValueError(f"decimal({digits},{scale}): up to 38 digits, of which up to 37 behind the point")
+        digits = 20 if digits == 19 else digits  # Redshift's 19 digits end at 9223372036854775807
+        return cls(f"DECIMAL({digits},{scale})", "decimal", pa.decimal128(digits, scale), digits, scale)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its values are texts, for which an empty one is a value."""
+        return self.kind == "text"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The SQL for one column of texts.
+
+    Attributes:
+        value: the value of a text that fits, NULL for any other.
+        fits: whether a text that is not NULL fits.
+    """
+
+    value: str
+    fits: str
+
+
+def judge(declared: DeclaredType, text: str, *, formats: tuple[str, ...] = (), thousands: str = "") -> Judgement:
+    """The SQL that turns texts into values of a type.
+
+    Args:
+        declared: the type.
+        text: SQL of the text.
+        formats: how dates and moments may be written, as strptime knows it; ISO 8601 when there is none.
+        thousands: what separates thousands in numbers; nothing when empty.
+    """
+    if declared.kind == "text":
+        return Judgement(text, f"(strlen({text}) <= {declared.size} AND NOT contains({text}, chr(0)))")
+    plain = f"trim({text})"
+    if declared.kind in {"date", "timestamp", "timestamptz"}:
+        return _moment(declared, plain, formats)
+    if declared.kind == "boolean":
+        return _boolean(plain)
+    return _number(declared, plain, thousands)
+
+
+def _number(declared: DeclaredType, text: str, thousands: str) -> Judgement:
+    whole = "[0-9]+"
+    if thousands:
+        whole = f"([0-9]+|[0-9]{{1,3}}({re.escape(thousands)}[0-9]{{3}})+)"
+    pattern = {
+        "integer": f"[+-]?{whole}",
+        "decimal": f"[+-]?({whole}([.][0-9]{{0,{declared.scale}}}0*)?|[.][0-9]{{0,{declared.scale}}}0*)",
+        "float": f"[+-]?({whole}([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?",
+    }[declared.kind]
+    digits = f"replace({text}, {literal(thousands)}, '')" if thousands else text
+    value = f"TRY_CAST({digits} AS {_engine_name(declared)})"
+    fits = f"regexp_full_match({text}, {literal(pattern)}) AND {value} IS NOT NULL"
+    return Judgement(value, f"({fits} AND isfinite({value}))" if declared.kind == "float" else f"({fits})")
+
+
+def _boolean(text: str) -> Judgement:
+    lower = f"lower({text})"
+    true, false = (", ".join(literal(word) for word in words) for words in (_TRUE, _FALSE))
+    value = f"(CASE WHEN {lower} IN ({true}) THEN TRUE WHEN {lower} IN ({false}) THEN FALSE END)"
+    return Judgement(value, f"({value} IS NOT NULL)")
+
+
+def _moment(declared: DeclaredType, text: str, formats: tuple[str, ...]) -> Judgement:
+    engine = _engine_name(declared)
+    if formats:
+        parsed = f"try_strptime({text}, [{', '.join(literal(item) for item in formats)}])"
+        value = f"TRY_CAST({parsed} AS {engine})"
+        return Judgement(value, f"({value} IS NOT NULL)")
+    pattern = {
+        "date": _DAY,
+        "timestamp": f"{_DAY}([T ]{_TIME}{_UTC})?",
+        "timestamptz": f"{_DAY}([T ]{_TIME}{_OFFSET})?",
+    }[declared.kind]
+    value = f"TRY_CAST({text} AS {engine})"
+    if declared.kind == "timestamp":  # what says that it is UTC loses just that
+        value = f"TRY_CAST(regexp_replace({text}, {literal('( ?(Z|[+-]00(:?00)?| UTC))$')}, '') AS {engine})"
+    in_calendar = f"year({value}) BETWEEN 1 AND 9999"
+    return Judgement(value, f"(regexp_full_match({text}, {literal(pattern)}) AND COALESCE({in_calendar}, FALSE))")
+
+
+def _engine_name(declared: DeclaredType) -> str:
+    return {"REAL": "FLOAT", "DOUBLE PRECISION": "DOUBLE"}.get(declared.name, declared.name)
+
+
+def text_of(column: str, kind: pa.DataType) -> str | None:
+    """SQL that writes a typed value as a text that `judge` takes; None for a type that has no such text.
+
+    Args:
+        column: SQL of the column.
+        kind: its Arrow type.
+    """
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return column
+    if pa.types.is_timestamp(kind) and kind.tz:
+        return f"strftime({column} AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S.%fZ')"
+    simple = (
+        pa.types.is_integer,
+        pa.types.is_decimal,
+        pa.types.is_floating,
+        pa.types.is_boolean,
+        pa.types.is_date,
+        pa.types.is_timestamp,
+    )
+    return f"CAST({column} AS VARCHAR)" if any(test(kind) for test in simple) else None

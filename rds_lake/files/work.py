@@ -1,0 +1,39 @@
+"""What drop zones and feeds share in their work: refusals as results, and what a report says of a checked file."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from rds_lake.files.machine import Result, Work
+from rds_lake.files.schema import RefusedError
+from rds_lake.files.stage import RefusedRowsError, Staged
+from rds_lake.files.store import FileStore, VersionGoneError
+
+Done = TypeVar("Done")
+
+
+def refusals(work: Work, store: FileStore, doing: Callable[[], Done]) -> Done | Result:
+    """Do something with a file; when the file turns out to be at fault, the result says so."""
+    try:
+        return doing()
+    except VersionGoneError:
+        error = RefusedError(
+            f"{work.version.url} was deleted or replaced before it could be read.",
+            "Nothing was loaded. What replaced it is handled as a file of its own.",
+        )
+        return Result.refused(error)
+    except RefusedRowsError as error:
+        done = error.staged
+        facts = {"rows_read": done.read, "rows_discarded": done.discarded, "content": done.content}
+        return Result.refused(error, **facts, details=details_of(done, store))
+    except RefusedError as error:
+        return Result.refused(error)
+
+
+def details_of(done: Staged, store: FileStore) -> dict[str, Any]:
+    """What a report says of a checked file beside its counts."""
+    return {
+        "reasons": dict(done.reasons),
+        "cleaned": dict(done.cleaned),
+        "discarded": store.url(done.discarded_key) if done.discarded_key else None,
+        "staged": store.url(done.part) if done.part else None,
+    }

@@ -1,0 +1,336 @@
+"""The drop zone at work: files below `<database>/<action>/<table>/` into tables of Redshift.
+
+A table is what its schema file says; the agreed schema lies in `schemas/<database>/<table>.json`. Files are staged one
+after the other in the order in which they landed, each under the schema of that moment, then loaded table by table.
+"""
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from rds_lake.audit_log.record import moment_of, stamp
+from rds_lake.errors import ConfigError, PermanentError, TransientError
+from rds_lake.files.load import LoadedFiles, load_files, prepare
+from rds_lake.files.machine import Keeper, Result, Say, Work
+from rds_lake.files.schema import LINE, RefusedError, TableSchema, evolve, read_schema
+from rds_lake.files.spec import NAME, DropZoneSpec
+from rds_lake.files.stage import Reading, Staged, stage, staged_before
+from rds_lake.files.statements import FileTarget
+from rds_lake.files.store import FileStore
+from rds_lake.files.version import FileVersion, Place, plain_parts
+from rds_lake.files.work import details_of, refusals
+from rds_lake.lake.aws import ConflictError
+from rds_lake.side_by_side import side_by_side
+from rds_lake.warehouse.connection import Warehouse
+
+ACTIONS = ("append", "truncate", "schema")
+
+SCHEMA_MAX = 4 * 1024 * 1024
+"""Bytes of a schema file."""
+
+PATIENCE = 60.0
+"""Seconds to wait for a schema file that another worker is taking."""
+
+UNKNOWN = "unknown"
+"""The action of a file whose key names none."""
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """The schema of a table as it stands.
+
+    Attributes:
+        schema: the schema.
+        landed_at: when the file landed that it is from.
+        etag: what a replacement must name.
+    """
+
+    schema: TableSchema
+    landed_at: datetime
+    etag: str
+
+
+class DropZone:
+    """One drop zone.
+
+    Args:
+        spec: its YAML.
+        store: its bucket.
+        warehouse: makes the connection to Redshift, which a schema file does without.
+        say: told in words what goes on.
+    """
+
+    def __init__(
+        self, spec: DropZoneSpec, store: FileStore, warehouse: Callable[[], Warehouse], say: Say = lambda _: None
+    ) -> None:
+        self._spec = spec
+        self._store = store
+        self._warehouse = warehouse
+        self._say = say
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self._spec.name
+
+    @property
+    def store(self) -> FileStore:
+        """Its bucket."""
+        return self._store
+
+    def prefixes(self) -> Sequence[str]:
+        """The prefix that files are dropped under."""
+        return [f"{self._spec.database}/"]
+
+    def place(self, key: str) -> Place | None:
+        """Where a file belongs; of one whose key says it wrongly, as much as it says."""
+        if not key.startswith(f"{self._spec.database}/") or key.endswith("/"):
+            return None
+        parts = key.split("/")
+        folder = "/".join(plain_parts(key)[:-1]) + "/"
+        if len(parts) == 4 and parts[1] in ACTIONS and _is_name(parts[2]):
+            return Place(f"{parts[0]}.{parts[2].lower()}", parts[1], "", folder)
+        return Place(self._spec.database, UNKNOWN, "", folder)
+
+    def companions(self, works: Sequence[Work]) -> Iterable[FileVersion]:
+        """The schema files that wait beside data files: they are taken first, whichever event comes first."""
+        tables = sorted({_parts(work)[2] for work in works if work.place.action in {"append", "truncate"}})
+        for table in tables:
+            yield from self._store.page(f"{self._spec.database}/schema/{table}/").versions
+
+    def work(self, works: Sequence[Work], kept: Keeper) -> Iterator[tuple[Work, Result]]:
+        """Take schema files, stage data files, load them table by table."""
+        staged: dict[str, list[tuple[Work, Staged]]] = {}
+        for work, done in self._checked(self._ordered(works), kept):
+            if isinstance(done, Result):
+                yield work, done
+            else:
+                staged.setdefault(work.place.table, []).append((work, done))
+        for table, files in staged.items():
+            yield from self._load(table, files)
+
+    def _ordered(self, works: Sequence[Work]) -> list[Work]:
+        """Files in the order in which they landed; of one moment schema files first, and a table's first one always."""
+        schemas = {_parts(work)[2].lower() for work in works if work.place.action == "schema"}
+        first = {table for table in schemas if self.agreed(table) is None}
+
+        def place(work: Work) -> tuple[bool, datetime, bool, str]:
+            is_schema = work.place.action == "schema"
+            is_first = is_schema and _parts(work)[2].lower() in first
+            return not is_first, work.version.landed_at, not is_schema, work.version.file_id
+
+        return sorted(works, key=place)
+
+    # --- checking ----------------------------------------------------------------------------------------------------
+
+    def _checked(self, works: Sequence[Work], kept: Keeper) -> Iterator[tuple[Work, Result | Staged]]:
+        """Each file after its check; between two schema files several at once."""
+        waiting: list[Work] = []
+        for work in works:
+            if work.place.action == "schema":
+                yield from self._check_all(waiting, kept)
+                waiting = []
+                yield work, refusals(work, self._store, partial(self._take_schema, work, kept))
+            else:
+                waiting.append(work)
+        yield from self._check_all(waiting, kept)
+
+    def _check_all(self, works: Sequence[Work], kept: Keeper) -> Iterator[tuple[Work, Result | Staged]]:
+        done = side_by_side(lambda work: refusals(work, self._store, partial(self._check, work, kept)), works)
+        yield from zip(works, done, strict=True)
+
+    def _check(self, work: Work, kept: Keeper) -> Staged:
+        """Stage a data file.
+
+        Raises:
+            RefusedError: it cannot be taken.
+        """
+        table = self._table(work)
+        if before := staged_before(self._store, work.place, work.version):
+            return before
+        schema = self._known_schema(table, work).schema
+        _check_allowed(schema, work)
+        reading = Reading(schema, self._spec.csv_of(table), self._spec.limit_of(table))
+        with kept.content(work) as (content, digest):
+            return stage(self._store, work.place, work.version, content, digest, reading)
+
+    def _table(self, work: Work) -> str:
+        """The table that a key names.
+
+        Raises:
+            RefusedError: the key is not of the right form; the message says what is wrong.
+        """
+        database, parts = self._spec.database, _parts(work)
+        form = f"Its key must be {database}/append|truncate|schema/<table>/<file>."
+        if len(parts) != 4:
+            raise RefusedError(f"{work.version.url} has {len(parts)} parts in its key, not 4.", form)
+        if parts[1] not in ACTIONS:
+            raise RefusedError(f"{work.version.url} names the unknown action '{parts[1]}'.", form)
+        if not _is_name(parts[2]):
+            raise RefusedError(
+                f"{work.version.url} names the table '{parts[2]}', which is no name for one.",
+                "A table's name has letters, digits and _, and begins with a letter.",
+            )
+        return parts[2].lower()
+
+    def _known_schema(self, table: str, work: Work) -> Agreed:
+        """The schema of a table; of one that another worker is taking, once it is there.
+
+        Raises:
+            RefusedError: there is none.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while (agreed := self.agreed(table)) is None:
+            if not self._store.page(f"{self._spec.database}/schema/{_parts(work)[2]}/").versions:
+                agreed = self.agreed(table)
+                break
+            if time.monotonic() > deadline:
+                raise TransientError(f"The schema file of {work.place.table} is still being taken.", "Try again.")
+            time.sleep(0.5)
+        if agreed is None:
+            raise RefusedError(
+                f"The table {work.place.table} is unknown: it has no schema.",
+                f"Drop a schema file into {self._spec.database}/schema/{table}/ first, then this file again.",
+            )
+        return agreed
+
+    # --- schemas -----------------------------------------------------------------------------------------------------
+
+    def _schema_key(self, table: str) -> str:
+        return f"schemas/{self._spec.database}/{table}.json"
+
+    def agreed(self, table: str) -> Agreed | None:
+        """The schema of a table as it stands, None when it has none."""
+        found = self._store.get(self._schema_key(table))
+        if found is None:
+            return None
+        try:
+            data = json.loads(found[0])
+            return Agreed(TableSchema.model_validate(data["schema"]), moment_of(data["landed_at"]), found[1])
+        except (ValueError, KeyError, TypeError) as error:
+            raise PermanentError(
+                f"{self._store.url(self._schema_key(table))} is no schema that rds_lake wrote: {error!r}.",
+                "Move it away and drop the schema file again.",
+            ) from error
+
+    def _take_schema(self, work: Work, kept: Keeper) -> Result:
+        """Take a schema file: agree on it, and make the table in Redshift what it says.
+
+        Raises:
+            RefusedError: it is no schema, or the change would lose data.
+        """
+        table = self._table(work)
+        if work.version.size > SCHEMA_MAX:
+            raise RefusedError(f"{work.version.name} is larger than {SCHEMA_MAX:,} bytes.", "Is it a schema file?")
+        with kept.content(work) as (content, digest):
+            wanted = read_schema(content.read(), work.version.name)
+        while True:
+            held = self.agreed(table)
+            schema = self._next_schema(table, held, wanted, work)
+            data = {"landed_at": stamp(work.version.landed_at), "file_id": work.version.file_id}
+            text = json.dumps({**data, "schema": schema.model_dump()}, indent=1).encode()
+            self._prepare(table, schema)
+            try:
+                self._store.put_if(self._schema_key(table), text, held.etag if held else None)
+            except ConflictError:
+                continue  # another schema file was faster: look what it says
+            break
+        notes = [f"{name} is a reserved word of Redshift: put it in double quotes" for name in schema.reserved]
+        details = {"columns": {column.name: column.type for column in schema.columns}, "notes": notes}
+        return Result("completed", rows_read=0, rows_loaded=0, rows_discarded=0, content=digest, details=details)
+
+    def _next_schema(self, table: str, held: Agreed | None, wanted: TableSchema, work: Work) -> TableSchema:
+        if held is None:
+            if table not in self._spec.tables and not self._spec.new_tables:
+                raise RefusedError(
+                    f"The table {work.place.table} is not named in the YAML, and new_tables is false.",
+                    f"Add it below 'tables' of the drop zone {self._spec.database}.",
+                )
+            return wanted
+        if held.landed_at > work.version.landed_at:
+            raise RefusedError(
+                f"{work.version.name} landed before the file that the present schema of {work.place.table} is from.",
+                "Drop it again if it is meant.",
+            )
+        _check_allowed(held.schema, work)
+        return evolve(held.schema, wanted, work.place.table)
+
+    def _prepare(self, table: str, schema: TableSchema) -> None:
+        with self._warehouse().connect() as session:
+            prepare(session, self.target(table, schema))
+
+    def target(self, table: str, schema: TableSchema) -> FileTarget:
+        """The statements for a table."""
+        columns = tuple((column.name, column.declared.name) for column in schema.columns)
+        return FileTarget(self._spec.schema_name, table, columns, schema.keys, LINE)
+
+    # --- loading -----------------------------------------------------------------------------------------------------
+
+    def _load(self, table: str, files: Sequence[tuple[Work, Staged]]) -> Iterator[tuple[Work, Result]]:
+        """Load the staged files of a table together; if they cannot be, one after the other, so that good ones are."""
+        works = [work for work, _ in files]
+        staged = [done for _, done in files]
+        try:
+            loaded = self._load_together(table, staged)
+        except ConfigError:
+            raise
+        except PermanentError as error:
+            if len(files) == 1:
+                one = staged[0]
+                yield works[0], Result("failed", one.read, 0, one.discarded, str(error), one.content)
+                return
+            for file in files:
+                yield from self._load(table, [file])
+            return
+        for work, done in files:
+            yield work, self._loaded(done, loaded)
+
+    def _load_together(self, table: str, staged: Sequence[Staged]) -> LoadedFiles:
+        agreed = self.agreed(table.partition(".")[2])
+        if agreed is None:
+            raise PermanentError(f"The schema of {table} is gone.", "Drop the schema file again.")
+        target = self.target(table.partition(".")[2], agreed.schema)
+        return load_files(self._warehouse(), self._store, target, staged, self._say)
+
+    def _loaded(self, done: Staged, loaded: LoadedFiles) -> Result:
+        facts: dict[str, Any] = {"rows_read": done.read, "rows_discarded": done.discarded, "content": done.content}
+        details = details_of(done, self._store)
+        if done.file_id in loaded.repeated:
+            error = RefusedError(
+                f"{done.name} was loaded already: {loaded.repeated[done.file_id]} has its name and its bytes.",
+                "Drop it under another name if its rows are meant to be there twice.",
+            )
+            return Result.refused(error, **facts, details=details)
+        if done.file_id in loaded.superseded:
+            error = RefusedError(
+                f"{done.name} landed before a file that has replaced the whole table.", "Drop it again if it is meant."
+            )
+            return Result.refused(error, **facts, details=details)
+        told = (
+            f"{done.discarded:,} of {done.read:,} rows were discarded; the first: {done.first}" if done.first else None
+        )
+        if loaded.again:
+            details = {**details, "loaded again after it": list(loaded.again)}
+        return Result("completed", rows_loaded=loaded.rows[done.file_id], error=told, details=details, **facts)
+
+
+def _check_allowed(schema: TableSchema, work: Work) -> None:
+    if work.place.action not in schema.allowed_operations:
+        allowed = ", ".join(schema.allowed_operations) or "nothing"
+        raise RefusedError(
+            f"{work.place.table} does not allow {work.place.action}; its schema allows {allowed}.",
+            "Drop it under another action, or allow it in the schema file.",
+        )
+
+
+def _parts(work: Work) -> list[str]:
+    return work.version.key.split("/")
+
+
+def _is_name(text: str) -> bool:
+    return re.fullmatch(NAME, text) is not None

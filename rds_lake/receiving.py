@@ -1,0 +1,185 @@
+"""`receive`: notice what has been dropped and handle it, in one process, recorded in the same Dagster instance.
+
+What cron calls where no daemon runs, and what the demo and tests call. It does what the sensors do, once.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dagster as dg
+
+from rds_lake.assets.files import RECEIVER_METADATA, claim_waiting, job_name, run_config
+from rds_lake.audit_log.record import Record
+from rds_lake.errors import ConfigError, PermanentError, SpecError
+from rds_lake.event_log import recording
+from rds_lake.file_sensors import FILES_OF_A_RUN, queue_name
+from rds_lake.files.events import take_events
+from rds_lake.files.setup import EventSetup, Wanted
+from rds_lake.files.spec import DropZoneSpec, FileFeedSpec
+from rds_lake.files.zone import ACTIONS
+from rds_lake.resources.files import FilesResource, ReceiverSpec
+from rds_lake.resources.services import aws_client
+
+Report = Callable[[str], None]
+
+
+@dataclass
+class Received:
+    """What was done for one drop zone or feed.
+
+    Attributes:
+        name: the drop zone or feed.
+        records: the files that were handled, as the audit log has them.
+        failed: runs that failed, each with what it said.
+    """
+
+    name: str
+    records: list[Record] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every file was taken."""
+        return not self.failed and all(record.status == "completed" for record in self.records)
+
+
+def receiver_specs(definitions: dg.Definitions) -> dict[str, ReceiverSpec]:
+    """The declared drop zones and feeds of a code location, by name.
+
+    Raises:
+        SpecError: two have one name, or take the same files.
+    """
+    graph = definitions.resolve_asset_graph()
+    found: dict[str, ReceiverSpec] = {}
+    for key in graph.get_all_asset_keys():
+        declared = graph.get(key).metadata.get(RECEIVER_METADATA)
+        if declared is not None:
+            spec = _spec_of(declared.value)
+            found[spec.name] = spec
+    return dict(sorted(found.items()))
+
+
+def _spec_of(data: dict[str, object]) -> ReceiverSpec:
+    if "zone" in data:
+        return DropZoneSpec.model_validate(data["zone"])
+    return FileFeedSpec.model_validate(data["feed"])
+
+
+def choose_receivers(specs: dict[str, ReceiverSpec], names: Sequence[str]) -> list[ReceiverSpec]:
+    """The drop zones and feeds of these names; all when there are none.
+
+    Raises:
+        SpecError: there is no such one.
+    """
+    for name in names:
+        if name not in specs:
+            raise SpecError(
+                f"There is no drop zone or feed '{name}' (there are: {', '.join(specs) or 'none'}).",
+                "Correct the name, or declare it in rds_lake/defs/<name>/defs.yaml.",
+            )
+    return [specs[name] for name in (names or specs)]
+
+
+def set_up(specs: Sequence[ReceiverSpec], files: FilesResource) -> Iterator[str]:
+    """Make the audit log's table, and what events need; says in words what is there now."""
+    log = files.audit_log()
+    yield f"the DynamoDB table {log.name} {'is made' if log.create() else 'is there already'}"
+    wanted = []
+    for spec in specs:
+        receiver = files.receiver(spec)
+        wanted.append(Wanted(spec.name, receiver.store.bucket, tuple(receiver.prefixes()), queue_name(spec)))
+    if wanted:
+        yield from EventSetup(aws_client("s3"), aws_client("sqs"), aws_client("events")).make(wanted)
+
+
+def drop(specs: dict[str, ReceiverSpec], file: Path, database: str, table: str | None, action: str | None) -> str:
+    """Put a file where it belongs; its address.
+
+    Args:
+        specs: the declared drop zones and feeds.
+        file: the file.
+        database: the drop zone, or the feed.
+        table: the table; none for a feed.
+        action: what the file does; none for a feed.
+
+    Raises:
+        RdsLakeError: there is no such place, or no such file.
+    """
+    [spec] = choose_receivers(specs, [database])
+    store = FilesResource().store(spec.bucket)
+    if not file.is_file():
+        raise ConfigError(f"There is no file {file}.", "Correct its path.")
+    if isinstance(spec, FileFeedSpec):
+        if table or action:
+            raise ConfigError(f"{database} is a feed, which has neither tables nor actions.", "Leave both out.")
+        key = f"{FilesResource().receiver(spec).prefixes()[0]}{file.name}"
+    else:
+        if not table or action not in ACTIONS:
+            raise ConfigError(
+                f"The drop zone {database} needs a table and an action.",
+                f"Give --table, and --action {'|'.join(ACTIONS)}.",
+            )
+        key = f"{spec.database}/{action}/{table}/{file.name}"
+    store.upload(key, file)
+    return store.url(key)
+
+
+class Receive:
+    """Handles what has been dropped.
+
+    Args:
+        definitions: the code location.
+        instance: where runs are recorded.
+        say: told in words what goes on.
+        files: the resource of dropped files.
+    """
+
+    def __init__(
+        self, definitions: dg.Definitions, instance: dg.DagsterInstance, say: Report, files: FilesResource | None = None
+    ) -> None:
+        self._definitions = definitions
+        self._instance = instance
+        self._say = say
+        self._files = files or FilesResource()
+
+    def one(self, spec: ReceiverSpec) -> Received:
+        """Notice and handle the files of one drop zone or feed."""
+        done = Received(spec.name)
+        claimed = self._claim(spec)
+        self._say(f"{spec.name}: {len(claimed):,} new files")
+        for start in range(0, len(claimed), FILES_OF_A_RUN):
+            some = claimed[start : start + FILES_OF_A_RUN]
+            self._run(spec, some, done)
+        return done
+
+    def _claim(self, spec: ReceiverSpec) -> list[Record]:
+        """Claim what events tell of, then what a listing finds: the order in which the sensors see it."""
+        log, receiver = self._files.audit_log(), self._files.receiver(spec)
+        claimed = list(
+            take_events(self._files.queue(queue_name(spec)), receiver, log, most=100_000, seconds=60).claimed
+        )
+        return [*claimed, *claim_waiting(receiver, log)]
+
+    def _run(self, spec: ReceiverSpec, claimed: Sequence[Record], done: Received) -> None:
+        job = self._definitions.resolve_job_def(job_name(spec))
+        with recording():
+            result = job.execute_in_process(
+                run_config=run_config(spec, claimed),
+                instance=self._instance,
+                raise_on_error=False,
+                tags={"rds_lake/receiver": spec.name, "rds_lake/trigger": "receive"},
+            )
+        log = self._files.audit_log()
+        done.records += log.find_all([record.file_id for record in claimed]).values()
+        if not result.success:
+            done.failed.append(_said(result))
+
+
+def _said(result: dg.ExecuteInProcessResult) -> str:
+    for event in result.all_events:
+        if event.is_step_failure and event.step_failure_data.error:
+            error = event.step_failure_data.error
+            user = event.step_failure_data.user_failure_data
+            return (user.description if user and user.description else error.to_string()).strip()
+    raise PermanentError(f"Run {result.run_id} failed without a word.", "Look at it in Dagster's UI.")

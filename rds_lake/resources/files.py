@@ -1,0 +1,53 @@
+"""The resource of dropped files, configured by environment variables that are read when they are needed."""
+
+import dagster as dg
+
+from rds_lake.audit_log.log import AuditLog
+from rds_lake.files.events import EventQueue
+from rds_lake.files.feed import FileFeed
+from rds_lake.files.machine import Receiver, Say
+from rds_lake.files.spec import DropZoneSpec, FileFeedSpec
+from rds_lake.files.store import FileStore
+from rds_lake.files.upsert import RDS
+from rds_lake.files.zone import DropZone
+from rds_lake.resources.services import WarehouseResource, aws_client
+from rds_lake.settings import parse_database_url, required
+from rds_lake.warehouse.connection import Database
+
+ReceiverSpec = DropZoneSpec | FileFeedSpec
+
+
+def _silent(_: str) -> None:
+    """Say nothing."""
+
+
+class FilesResource(dg.ConfigurableResource[None]):
+    """What dropped files need: their bucket, the queues of events, the audit log, PostgreSQL on RDS."""
+
+    def store(self, bucket: str | None) -> FileStore:
+        """The bucket that files are dropped into: the one that the YAML names, or that of `RDS_LAKE_DROP_BUCKET`."""
+        return FileStore(aws_client("s3"), bucket or required("RDS_LAKE_DROP_BUCKET"))
+
+    def queue(self, name: str) -> EventQueue:
+        """A queue of events."""
+        return EventQueue(aws_client("sqs"), name)
+
+    def audit_log(self) -> AuditLog:
+        """The audit log: the DynamoDB table of `RDS_LAKE_AUDIT_TABLE`."""
+        return AuditLog(aws_client("dynamodb"), required("RDS_LAKE_AUDIT_TABLE"))
+
+    def postgres(self) -> Database:
+        """PostgreSQL on RDS.
+
+        Raises:
+            ConfigError: the variable is missing or not a PostgreSQL address.
+        """
+        variable = "RDS_LAKE_POSTGRES_URL"
+        return Database(parse_database_url(required(variable), scheme="postgresql", variable=variable), RDS)
+
+    def receiver(self, spec: ReceiverSpec, say: Say = _silent) -> Receiver:
+        """A drop zone or a feed at work."""
+        store = self.store(spec.bucket)
+        if isinstance(spec, DropZoneSpec):
+            return DropZone(spec, store, WarehouseResource().warehouse, say)
+        return FileFeed(spec, store, self.postgres, say)

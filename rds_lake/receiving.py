@@ -165,7 +165,7 @@ class Receive:
         job = self._definitions.resolve_job_def(job_name(spec))
         with recording():
             result = job.execute_in_process(
-                run_config=run_config(spec, claimed),
+                run_config={**run_config(spec, claimed), "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
                 instance=self._instance,
                 raise_on_error=False,
                 tags={"rds_lake/receiver": spec.name, "rds_lake/trigger": "receive"},

@@ -1,12 +1,15 @@
 """A feed at work: files in `source/` are checked, cleaned, and put into a table of PostgreSQL on RDS."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+
+import duckdb
 
 from rds_lake.errors import ConfigError, PermanentError
 from rds_lake.files.machine import Keeper, Result, Say, Work
 from rds_lake.files.schema import RefusedError
 from rds_lake.files.spec import FileFeedSpec
-from rds_lake.files.stage import Reading, Staged, stage, staged_before
+from rds_lake.files.stage import Reading, Staged, open_engine, stage, staged_before
 from rds_lake.files.store import FileStore
 from rds_lake.files.upsert import FeedTable, put
 from rds_lake.files.version import FileVersion, Place
@@ -62,15 +65,13 @@ class FileFeed:
 
     def work(self, works: Sequence[Work], kept: Keeper) -> Iterator[tuple[Work, Result]]:
         """Check and clean each file, and put its rows into the table."""
-        for work in works:
-            self._say(f"{work.version.name}: {work.version.size:,} bytes")
-            yield work, self._do(work, kept)
+        with open_engine() as engine:
+            for work in works:
+                self._say(f"{work.version.name}: {work.version.size:,} bytes")
+                staged = refusals(work, self._store, partial(self._clean, work, kept, engine))
+                yield work, staged if isinstance(staged, Result) else self._put(staged)
 
-    def _do(self, work: Work, kept: Keeper) -> Result:
-        staged = refusals(work, self._store, lambda: self._clean(work, kept))
-        return staged if isinstance(staged, Result) else self._put(staged)
-
-    def _clean(self, work: Work, kept: Keeper) -> Staged:
+    def _clean(self, work: Work, kept: Keeper, engine: duckdb.DuckDBPyConnection) -> Staged:
         """Check a file and clean its rows.
 
         Raises:
@@ -80,12 +81,12 @@ class FileFeed:
             raise RefusedError(
                 f"{work.version.url} lies in a folder of its own.", f"Drop it into {self._spec.root}{SOURCE} itself."
             )
-        if before := staged_before(self._store, work.place, work.version, "cleaned"):
+        if work.record.attempts > 1 and (before := staged_before(self._store, work.place, work.version, "cleaned")):
             return before
         spec = self._spec
         reading = Reading(spec.schema_of_files, spec.csv, spec.discard_limit, spec.clean, "cleaned")
         with kept.content(work) as (content, digest):
-            return stage(self._store, work.place, work.version, content, digest, reading)
+            return stage(engine, self._store, work.place, work.version, content, digest, reading)
 
     def _put(self, staged: Staged) -> Result:
         try:

@@ -11,6 +11,7 @@ is: a report means that it only has to be settled.
 
 import json
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -23,6 +24,7 @@ from rds_lake.audit_log.record import Record, Status, stamp
 from rds_lake.errors import ConfigError, PermanentError, RdsLakeError, TransientError
 from rds_lake.files.store import FileStore, VersionGoneError
 from rds_lake.files.version import REPORT, FileVersion, Outcome, Place
+from rds_lake.lake.scratch import SPOOL_BYTES
 from rds_lake.side_by_side import side_by_side
 
 AT_ONCE = 100
@@ -34,7 +36,11 @@ ATTEMPTS = 5
 WAIT = timedelta(minutes=2)
 """How long a file is left alone that could not be done for reasons of ours."""
 
-KEPT = "original/"
+PATIENCE = 60.0
+"""Seconds to wait for a companion that another worker is taking."""
+
+KEPT = "original"
+"""The name of the copy that is made of a file before it is read."""
 
 Say = Callable[[str], None]
 
@@ -105,10 +111,7 @@ class Keeper:
 
     def __init__(self, store: FileStore) -> None:
         self._store = store
-
-    def key(self, work: Work) -> str:
-        """The key of the copy."""
-        return f"{work.place.prefix('staging', work.version)}{KEPT}file"
+        self._kept: dict[str, FileVersion] = {}
 
     def keep(self, work: Work) -> FileVersion:
         """The copy of a file, which is made if it is not there.
@@ -116,14 +119,12 @@ class Keeper:
         Raises:
             VersionGoneError: there is no copy, and the version is not there any more.
         """
-        key = self.key(work)
-        held = self._store.look(key)
-        if held is None:
-            self._store.copy(work.version, key)
-            held = self._store.look(key)
-        if held is None:
-            raise VersionGoneError(key)
-        return held
+        file_id = work.version.file_id
+        if file_id not in self._kept:
+            key = f"{work.place.prefix('staging', work.version)}{KEPT}"
+            before = self._store.look(key) if work.record.attempts > 1 else None
+            self._kept[file_id] = before or self._store.copy(work.version, key)
+        return self._kept[file_id]
 
     @contextmanager
     def content(self, work: Work) -> Iterator[tuple[IO[bytes], str]]:
@@ -133,9 +134,13 @@ class Keeper:
             VersionGoneError: as `keep`.
         """
         held = self.keep(work)
-        with tempfile.TemporaryFile(prefix="rds_lake_") as target:
+        with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES, prefix="rds_lake_") as target:
             digest = self._store.fetch(held, target)
             yield target, digest
+
+    def release(self, work: Work) -> None:
+        """Delete the copy of a file that has been brought to its last place."""
+        self._store.delete(self._kept.pop(work.version.file_id), ours=True)
 
 
 def new_record(receiver: Receiver, version: FileVersion) -> Record | None:
@@ -203,18 +208,28 @@ class Machine:
 
     def _some(self, claimed: Sequence[Record]) -> Iterator[tuple[Record, Result]]:
         works = self._begin(claimed)
-        works += self._begin(self._claimed_companions(works))
-        works.sort(key=lambda work: work.version.order)
         left = {work.record.file_id: work for work in works}
+        found: list[tuple[Work, Result]] = []
         with _heartbeat(self._log, left):
             try:
-                for work, result in self._results(works):
-                    if ended := self._settle(work, result):
-                        yield ended, result
-                    del left[work.record.file_id]
+                companions = self._begin(self._claimed_companions(works))
+                left.update({work.record.file_id: work for work in companions})
+                found.extend(self._results(sorted([*works, *companions], key=lambda work: work.version.order)))
             except (TransientError, ConfigError) as error:
+                yield from self._settle_all(found, left)
                 self._postpone(left.values(), error)
                 raise
+            yield from self._settle_all(found, left)
+
+    def _settle_all(
+        self, found: Sequence[tuple[Work, Result]], left: dict[str, Work]
+    ) -> Iterator[tuple[Record, Result]]:
+        """Bring files to their end, several at once; they are not left any more."""
+        ended = side_by_side(lambda item: self._settle(*item), found)
+        for (work, result), record in zip(found, ended, strict=True):
+            del left[work.record.file_id]
+            if record is not None:
+                yield record, result
 
     def _begin(self, claimed: Iterable[Record]) -> list[Work]:
         begun = side_by_side(self._begin_one, claimed)
@@ -231,18 +246,37 @@ class Machine:
             return None
 
     def _claimed_companions(self, works: Sequence[Work]) -> list[Record]:
-        found = (new_record(self._receiver, version) for version in self._receiver.companions(works))
-        claimed = (self._log.claim(record) for record in found if record is not None)
-        return [record for record in claimed if record is not None]
+        """The companions of some files, claimed; those that others have claimed are waited for."""
+        found = [new_record(self._receiver, version) for version in self._receiver.companions(works)]
+        known = {work.record.file_id for work in works}
+        others = [record for record in found if record is not None and record.file_id not in known]
+        claims = {record.file_id: self._log.claim(record) for record in others}
+        mine = [claim for claim in claims.values() if claim is not None]
+        first = min((record.landed_key for record in mine), default=None)
+        # Of two workers that wait for companions, the one whose own come first does not wait for the other one.
+        busy = [r.file_id for r in others if claims[r.file_id] is None and (first is None or r.landed_key < first)]
+        self._wait_for(busy)
+        return mine
+
+    def _wait_for(self, file_ids: Sequence[str]) -> None:
+        """Wait until others have finished some files.
+
+        Raises:
+            TransientError: it takes too long.
+        """
+        until = time.monotonic() + PATIENCE
+        while file_ids and any(not record.is_finished for record in self._log.find_all(file_ids).values()):
+            if time.monotonic() > until:
+                raise TransientError(
+                    f"Another worker still takes files that {self._receiver.name} needs.", "Try again."
+                )
+            time.sleep(0.5)
 
     def _results(self, works: Sequence[Work]) -> Iterator[tuple[Work, Result]]:
         """The result of each file: of those that only have to be settled, then of those that are worked on now."""
-        todo = []
-        for work, known in zip(works, side_by_side(self._known, works), strict=True):
-            if known is not None:
-                yield work, known
-            else:
-                todo.append(work)
+        known = {work.record.file_id: self._known(work) for work in works}
+        yield from ((work, result) for work in works if (result := known[work.record.file_id]) is not None)
+        todo = [work for work in works if known[work.record.file_id] is None]
         if todo:
             yield from self._receiver.work(todo, self._keeper)
 
@@ -293,13 +327,12 @@ class Machine:
             LostClaimError: somebody else has taken it over.
         """
         try:
-            kept = self._keeper.keep(work)
-            self._store.copy(kept, target)
+            self._store.copy(self._keeper.keep(work), target)
         except VersionGoneError:
             return self._store.look(target) is not None
         self._log.extend(work.record)  # still ours: or a file that was dropped there again might be deleted
         self._store.delete(work.version)
-        self._store.delete(kept)
+        self._keeper.release(work)
         return True
 
     def _postpone(self, works: Iterable[Work], error: RdsLakeError) -> None:

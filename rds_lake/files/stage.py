@@ -7,7 +7,8 @@ there. Its `entries` are Redshift's own COPY manifest.
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -140,12 +141,29 @@ def staged_before(store: FileStore, place: Place, version: FileVersion, outcome:
     return Staged.from_json(found[0], store.url(key)) if found else None
 
 
+@contextmanager
+def open_engine() -> Iterator[duckdb.DuckDBPyConnection]:
+    """The engine that files are checked with; each check takes a cursor of it, several may at once."""
+    with (
+        tempfile.TemporaryDirectory(prefix="rds_lake_") as folder,
+        duckdb.connect(config=engine_settings(folder)) as engine,
+    ):
+        yield engine
+
+
 def stage(
-    store: FileStore, place: Place, version: FileVersion, content: IO[bytes], digest: str, reading: Reading
+    engine: duckdb.DuckDBPyConnection,
+    store: FileStore,
+    place: Place,
+    version: FileVersion,
+    content: IO[bytes],
+    digest: str,
+    reading: Reading,
 ) -> Staged:
     """Check a file and write its rows, good and bad ones, into the bucket.
 
     Args:
+        engine: of `open_engine`.
         store: the bucket.
         place: where the file belongs.
         version: the file.
@@ -169,7 +187,7 @@ def stage(
         discarded=0,
     )
     with tempfile.TemporaryDirectory(prefix="rds_lake_") as folder, temporary_space():
-        staging = _Staging(Path(folder), version, reading)
+        staging = _Staging(engine, Path(folder), version, reading)
         done = staging.take(content, draft)
         bad = place.prefix("discarded", version) + DISCARDED
         if done.discarded:
@@ -217,7 +235,8 @@ def _check_share(done: Staged, limit: float) -> None:
 class _Staging:
     """The rows of one file on their way, in temporary files."""
 
-    def __init__(self, folder: Path, version: FileVersion, reading: Reading) -> None:
+    def __init__(self, engine: duckdb.DuckDBPyConnection, folder: Path, version: FileVersion, reading: Reading) -> None:
+        self._engine = engine
         self._folder = folder
         self._version = version
         self._reading = reading
@@ -231,7 +250,7 @@ class _Staging:
         cleaned: Counter[str] = Counter()
         rows = bad = 0
         first: tuple[int, str] | None = None
-        with duckdb.connect(config=engine_settings(str(self._folder))) as engine:
+        with self._engine.cursor() as engine:
             checker = Checker(engine, reading.schema, reading.options, version.name, reading.cleaning)
             with (
                 pq.ParquetWriter(self.valid_path, checker.valid_schema) as valid,

@@ -25,6 +25,9 @@ CHUNK = 1024 * 1024
 COPY_MAX = 5 * 1024**3
 """The largest object that S3 copies in one request."""
 
+PUT_MAX = 8 * 1024**2
+"""The largest file of ours that is sent in one request without further ado."""
+
 _GONE = {"404", "NoSuchKey", "NoSuchVersion", "NotFound", "412", "PreconditionFailed"}
 
 
@@ -169,11 +172,14 @@ class FileStore:
 
     def upload(self, key: str, path: Path) -> None:
         """Write an object of ours from a file."""
+        if path.stat().st_size <= PUT_MAX:
+            self.put(key, path.read_bytes())
+            return
         with aws_errors(self.url(key)):
             self._client.upload_file(str(path), self.bucket, key)
 
-    def copy(self, version: FileVersion, target: str) -> None:
-        """Copy a version inside the bucket.
+    def copy(self, version: FileVersion, target: str) -> FileVersion:
+        """Copy a version inside the bucket; the copy.
 
         Raises:
             VersionGoneError: it is not there any more.
@@ -186,19 +192,30 @@ class FileStore:
             which["CopySourceIfMatch"] = f'"{version.etag}"'
         with aws_errors(version.url):
             try:
-                if version.size > COPY_MAX:
-                    self._client.copy(source, self.bucket, target, ExtraArgs=which)
-                else:
-                    self._client.copy_object(Bucket=self.bucket, Key=target, CopySource=source, **which)
+                if version.size <= COPY_MAX:
+                    made = self._client.copy_object(Bucket=self.bucket, Key=target, CopySource=source, **which)
+                    etag, known = _plain(made["CopyObjectResult"]["ETag"]), made.get("VersionId")
+                    landed = _second(made["CopyObjectResult"]["LastModified"])
+                    return FileVersion(self.bucket, target, etag, version.size, landed, known)
+                self._client.copy(source, self.bucket, target, ExtraArgs=which)
             except ClientError as error:
                 if _is_gone(error):
                     raise VersionGoneError(version.url) from error
                 raise
+        held = self.look(target)
+        if held is None:
+            raise VersionGoneError(target)
+        return held
 
-    def delete(self, version: FileVersion) -> None:
-        """Delete a version; one that is gone, or has been replaced, is left as it is."""
+    def delete(self, version: FileVersion, *, ours: bool = False) -> None:
+        """Delete a version; one that is gone, or has been replaced, is left as it is.
+
+        Args:
+            version: the version.
+            ours: whether nobody else writes its key, so that nothing can have replaced it.
+        """
         which: Any = {"VersionId": version.version_id} if version.version_id else {"IfMatch": f'"{version.etag}"'}
-        now = None if version.version_id else self.look(version.key)
+        now = None if version.version_id or ours else self.look(version.key)
         if now is not None and now.file_id != version.file_id:
             return
         with aws_errors(version.url):

@@ -6,20 +6,22 @@ after the other in the order in which they landed, each under the schema of that
 
 import json
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
+from itertools import groupby
 from typing import Any
 
+import duckdb
+
 from rds_lake.audit_log.record import moment_of, stamp
-from rds_lake.errors import ConfigError, PermanentError, TransientError
+from rds_lake.errors import ConfigError, PermanentError
 from rds_lake.files.load import LoadedFiles, load_files, prepare
 from rds_lake.files.machine import Keeper, Result, Say, Work
 from rds_lake.files.schema import LINE, RefusedError, TableSchema, evolve, read_schema
 from rds_lake.files.spec import NAME, DropZoneSpec
-from rds_lake.files.stage import Reading, Staged, stage, staged_before
+from rds_lake.files.stage import Reading, Staged, open_engine, stage, staged_before
 from rds_lake.files.statements import FileTarget
 from rds_lake.files.store import FileStore
 from rds_lake.files.version import FileVersion, Place, plain_parts
@@ -32,9 +34,6 @@ ACTIONS = ("append", "truncate", "schema")
 
 SCHEMA_MAX = 4 * 1024 * 1024
 """Bytes of a schema file."""
-
-PATIENCE = 60.0
-"""Seconds to wait for a schema file that another worker is taking."""
 
 UNKNOWN = "unknown"
 """The action of a file whose key names none."""
@@ -101,16 +100,20 @@ class DropZone:
         """The schema files that wait beside data files: they are taken first, whichever event comes first."""
         tables = sorted({_parts(work)[2] for work in works if work.place.action in {"append", "truncate"}})
         for table in tables:
-            yield from self._store.page(f"{self._spec.database}/schema/{table}/").versions
+            yield from self._store.page(self._schema_folder(table)).versions
+
+    def _schema_folder(self, table: str) -> str:
+        return f"{self._spec.database}/schema/{table}/"
 
     def work(self, works: Sequence[Work], kept: Keeper) -> Iterator[tuple[Work, Result]]:
         """Take schema files, stage data files, load them table by table."""
         staged: dict[str, list[tuple[Work, Staged]]] = {}
-        for work, done in self._checked(self._ordered(works), kept):
-            if isinstance(done, Result):
-                yield work, done
-            else:
-                staged.setdefault(work.place.table, []).append((work, done))
+        with open_engine() as engine:
+            for work, done in self._checked(self._ordered(works), kept, engine):
+                if isinstance(done, Result):
+                    yield work, done
+                else:
+                    staged.setdefault(work.place.table, []).append((work, done))
         for table, files in staged.items():
             yield from self._load(table, files)
 
@@ -128,36 +131,43 @@ class DropZone:
 
     # --- checking ----------------------------------------------------------------------------------------------------
 
-    def _checked(self, works: Sequence[Work], kept: Keeper) -> Iterator[tuple[Work, Result | Staged]]:
+    def _checked(
+        self, works: Sequence[Work], kept: Keeper, engine: duckdb.DuckDBPyConnection
+    ) -> Iterator[tuple[Work, Result | Staged]]:
         """Each file after its check; between two schema files several at once."""
-        waiting: list[Work] = []
-        for work in works:
-            if work.place.action == "schema":
-                yield from self._check_all(waiting, kept)
-                waiting = []
-                yield work, refusals(work, self._store, partial(self._take_schema, work, kept))
+        for is_schema, some in groupby(works, key=lambda work: work.place.action == "schema"):
+            if is_schema:
+                for work in some:
+                    yield work, refusals(work, self._store, partial(self._take_schema, work, kept))
             else:
-                waiting.append(work)
-        yield from self._check_all(waiting, kept)
+                yield from self._check_all(list(some), kept, engine)
 
-    def _check_all(self, works: Sequence[Work], kept: Keeper) -> Iterator[tuple[Work, Result | Staged]]:
-        done = side_by_side(lambda work: refusals(work, self._store, partial(self._check, work, kept)), works)
-        yield from zip(works, done, strict=True)
+    def _check_all(
+        self, works: Sequence[Work], kept: Keeper, engine: duckdb.DuckDBPyConnection
+    ) -> Iterator[tuple[Work, Result | Staged]]:
+        known = cache(self.known_schema)
 
-    def _check(self, work: Work, kept: Keeper) -> Staged:
+        def check(work: Work) -> Result | Staged:
+            return refusals(work, self._store, partial(self._check, work, kept, engine, known))
+
+        yield from zip(works, side_by_side(check, works), strict=True)
+
+    def _check(
+        self, work: Work, kept: Keeper, engine: duckdb.DuckDBPyConnection, known: Callable[[str, str], TableSchema]
+    ) -> Staged:
         """Stage a data file.
 
         Raises:
             RefusedError: it cannot be taken.
         """
         table = self._table(work)
-        if before := staged_before(self._store, work.place, work.version):
+        if work.record.attempts > 1 and (before := staged_before(self._store, work.place, work.version)):
             return before
-        schema = self._known_schema(table, work).schema
+        schema = known(table, work.place.table)
         _check_allowed(schema, work)
         reading = Reading(schema, self._spec.csv_of(table), self._spec.limit_of(table))
         with kept.content(work) as (content, digest):
-            return stage(self._store, work.place, work.version, content, digest, reading)
+            return stage(engine, self._store, work.place, work.version, content, digest, reading)
 
     def _table(self, work: Work) -> str:
         """The table that a key names.
@@ -178,26 +188,18 @@ class DropZone:
             )
         return parts[2].lower()
 
-    def _known_schema(self, table: str, work: Work) -> Agreed:
-        """The schema of a table; of one that another worker is taking, once it is there.
+    def known_schema(self, table: str, name: str) -> TableSchema:
+        """The schema of a table.
 
         Raises:
             RefusedError: there is none.
         """
-        deadline = time.monotonic() + PATIENCE
-        while (agreed := self.agreed(table)) is None:
-            if not self._store.page(f"{self._spec.database}/schema/{_parts(work)[2]}/").versions:
-                agreed = self.agreed(table)
-                break
-            if time.monotonic() > deadline:
-                raise TransientError(f"The schema file of {work.place.table} is still being taken.", "Try again.")
-            time.sleep(0.5)
-        if agreed is None:
-            raise RefusedError(
-                f"The table {work.place.table} is unknown: it has no schema.",
-                f"Drop a schema file into {self._spec.database}/schema/{table}/ first, then this file again.",
-            )
-        return agreed
+        if agreed := self.agreed(table):
+            return agreed.schema
+        raise RefusedError(
+            f"The table {name} is unknown: it has no schema.",
+            f"Drop a schema file into {self._schema_folder(table)} first, then this file again.",
+        )
 
     # --- schemas -----------------------------------------------------------------------------------------------------
 

@@ -332,6 +332,7 @@ def demo(
     source = settings.parse_database_url(os.environ[SOURCE], scheme="mysql", variable=SOURCE)
     demo_data.create(source, orders_csv=orders, replace=replace, report=typer.echo)
     done = _sync([], None, None)
+    _demo_files()
     if ui:
         stack.up(home, ui=True, report=typer.echo)
         typer.echo(f"Dagster: {stack.ui_address(home)}  (Ctrl-C stops everything; the data stay)")
@@ -341,6 +342,27 @@ def demo(
         typer.echo('The stack is still up. Connect with: eval "$(rds-lake env)"; stop it with: rds-lake down')
     if not done:
         raise typer.Exit(FAILED)
+
+
+def _demo_files() -> None:
+    """Drop the example files, the first time, and show what becomes of them."""
+    import tempfile
+
+    from rds_lake import receiving
+    from rds_lake.local.demo_files import demo_files
+    from rds_lake.resources.files import FilesResource
+
+    _set_up_files(lambda _: None)
+    _, specs = _load_receivers()
+    if any(FilesResource().audit_log().records(name, limit=1).records for name in ("supply.suppliers", "transactions")):
+        typer.echo("Files: the example files were dropped before.")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for file in demo_files():
+            path = Path(folder) / file.name
+            path.write_bytes(file.content)
+            typer.echo(f"Dropped {receiving.drop(specs, path, file.database, file.table, file.action)}")
+    _receive([])
 
 
 def _check_window(since: datetime | None, until: datetime | None) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeverity, AssetCheckSpec, MetadataValue
 
+from rds_lake.assets.audited import record_blocked
 from rds_lake.assets.common import failures, run_partitions
 from rds_lake.extract.reader import NULLED
 from rds_lake.extract.snapshot import open_snapshot
@@ -21,7 +22,7 @@ from rds_lake.lake.store import ObjectStore
 from rds_lake.plan import lookup_values
 from rds_lake.quality.fits import is_fit
 from rds_lake.quality.inspect import Report, RuleReport, inspect
-from rds_lake.resources.services import LakeResource, RdsResource, WarehouseResource
+from rds_lake.resources.services import AuditResource, LakeResource, RdsResource, WarehouseResource
 from rds_lake.spec import Stage, TableSpec
 from rds_lake.verify.audit import Audit, TableVerdict
 from rds_lake.warehouse import ledger
@@ -128,21 +129,29 @@ def _rules_check(spec: TableSpec, stage: Stage) -> dg.AssetChecksDefinition:
         specs.append(AssetCheckSpec(FITS_CHECK, asset=asset, description=f"Redshift can hold every row; {doing}."))
 
     @dg.multi_asset_check(name=f"{asset}_rules", specs=specs, can_subset=True)
-    def rules(context: AssetCheckExecutionContext, rds: RdsResource, lake: LakeResource) -> Iterator[AssetCheckResult]:
+    def rules(
+        context: AssetCheckExecutionContext, rds: RdsResource, lake: LakeResource, audit: AuditResource
+    ) -> Iterator[AssetCheckResult]:
         with failures():
             store = lake.store()
             manifests = current(context.run.tags, store, spec, stage)
             found = inspect(store, spec, lookup_values(rds.source(), spec), list(manifests.values()), keys=blocking)
-        for key in sorted(context.selected_asset_check_keys):
-            if key.name == "unique_key":
-                yield _unique_result(spec, asset, found)
-            elif key.name == FITS_CHECK:
-                yield fits_result(asset, found)
-            else:
-                report = next((item for item in found.rules if item.label == key.name), RuleReport(key.name, 0))
-                yield _rule_result(asset, found.rows, report, severity)
+        results = [_result(key.name, spec, asset, found, severity) for key in sorted(context.selected_asset_check_keys)]
+        if blocking:
+            record_blocked(context, audit, spec, [str(each.check_name) for each in results if not each.passed])
+        yield from results
 
     return rules
+
+
+def _result(name: str, spec: TableSpec, asset: str, found: Report, severity: AssetCheckSeverity) -> AssetCheckResult:
+    """The result of one of a stage's checks."""
+    if name == "unique_key":
+        return _unique_result(spec, asset, found)
+    if name == FITS_CHECK:
+        return fits_result(asset, found)
+    report = next((item for item in found.rules if item.label == name), RuleReport(name, 0))
+    return _rule_result(asset, found.rows, report, severity)
 
 
 def current(tags: Mapping[str, str], store: ObjectStore, spec: TableSpec, stage: Stage) -> dict[str, Manifest]:
@@ -217,12 +226,16 @@ def _accounted_check(spec: TableSpec) -> dg.AssetChecksDefinition:
         description="Every landed row is either staged or discarded: landed = staged + discarded, for each partition.",
         blocking=True,
     )
-    def accounted_for(context: AssetCheckExecutionContext, lake: LakeResource) -> AssetCheckResult:
+    def accounted_for(
+        context: AssetCheckExecutionContext, lake: LakeResource, audit: AuditResource
+    ) -> AssetCheckResult:
         with failures():
             store = lake.store()
             stages: tuple[Stage, ...] = ("landing", "staging", "discarded")
             landed, staged, discarded = (current(context.run.tags, store, spec, stage) for stage in stages)
-        return accounted_result(landed, staged, discarded)
+        result = accounted_result(landed, staged, discarded)
+        record_blocked(context, audit, spec, [] if result.passed else ["accounted_for"])
+        return result
 
     return accounted_for
 

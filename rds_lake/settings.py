@@ -20,7 +20,7 @@ VARIABLES: Mapping[str, str] = {
     "RDS_LAKE_REDSHIFT_IAM_ROLE": "ARN of the role that Redshift's COPY reads the lake with",
     "RDS_LAKE_DROP_BUCKET": "The bucket that files are dropped into, for drop zones and feeds",
     "RDS_LAKE_POSTGRES_URL": "PostgreSQL on RDS, for feeds: postgresql://user:password@host:port/database",
-    "RDS_LAKE_AUDIT_TABLE": "The DynamoDB table of the audit log (default S3_Audit_1)",
+    "RDS_LAKE_AUDIT_TABLE": "The audit log's DynamoDB table; 'off': none for runs of tables (default S3_Audit_1)",
     "RDS_LAKE_API_KEY": "What callers of the REST API have to know",
     "RDS_LAKE_API_AUTH": "'key' or 'iam': who checks the callers of the REST API (default key)",
     "RDS_LAKE_DAGSTER_URL": "Address of Dagster's UI, for the links to runs",

@@ -132,7 +132,7 @@ class Pipeline:
         vacate_landing(self.rooms.store, self.keys, landed, {day: item.manifest for day, item in copies.items()})
 
     def load(self, days):
-        staged, states = accounted_batches(self.manifests, days)
+        staged, states, _ = accounted_batches(self.manifests, days)
         load(self.rooms.warehouse, self.rooms.store, self.spec, staged, states=states)
 
     def all(self, days):

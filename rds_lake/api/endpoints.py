@@ -91,11 +91,11 @@ class Endpoints:
         Page through them with `next_page_token`: each record comes once, however many are added meanwhile.
         """
         since, until = query.span()
-        if query.table_name.startswith(MARK):
-            raise _unknown_table(query.table_name)
         bounds = [None if moment is None else stamp(moment) for moment in (since, until)]
         of = ("logs", query.table_name, *bounds, query.status)
         token = _place(query.page_token, *of)
+        if query.table_name.startswith(MARK):
+            raise _unknown_table(query.table_name)
         try:
             page = self._log.records(
                 query.table_name, since=since, until=until, status=query.status, limit=query.limit, token=token

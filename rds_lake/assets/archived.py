@@ -5,6 +5,7 @@ from dataclasses import replace
 import dagster as dg
 from dagster import AssetExecutionContext
 
+from rds_lake.assets.audited import failure_recorded
 from rds_lake.assets.common import (
     IN_ONE_RUN,
     Batches,
@@ -18,7 +19,7 @@ from rds_lake.lake.archive import copy_to_archive, vacate_landing
 from rds_lake.lake.catalog import publish
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import Manifests
-from rds_lake.resources.services import LakeResource, ProgressResource
+from rds_lake.resources.services import AuditResource, LakeResource, ProgressResource
 from rds_lake.spec import TableSpec
 
 
@@ -32,10 +33,12 @@ def archived_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinition
         backfill_policy=IN_ONE_RUN,
         **asset_options(spec, "archived", condition),
     )
-    def archived(context: AssetExecutionContext, lake: LakeResource, progress: ProgressResource) -> None:
+    def archived(
+        context: AssetExecutionContext, lake: LakeResource, progress: ProgressResource, audit: AuditResource
+    ) -> None:
         partitions = partitions_of(context, spec)
         tell = progress.of(name, len(partitions))
-        with failures():
+        with failures(), failure_recorded(context, audit, spec):
             store, catalog, keys = lake.store(), lake.catalog(), TableKeys.of(spec)
             manifests = Manifests(store, keys)
             current = manifests.read_all(

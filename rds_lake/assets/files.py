@@ -63,9 +63,14 @@ def job_name(spec: ReceiverSpec) -> str:
     return f"{spec.name}_files"
 
 
+def op_name(spec: ReceiverSpec) -> str:
+    """The step of that job; it must be called otherwise than the job."""
+    return f"handle_{spec.name}_files"
+
+
 def run_config(spec: ReceiverSpec, claimed: Sequence[Record]) -> dict[str, Any]:
     """The configuration of a run for some claimed files."""
-    return {"ops": {job_name(spec): {"config": {"claimed": [claim_text(record) for record in claimed]}}}}
+    return {"ops": {op_name(spec): {"config": {"claimed": [claim_text(record) for record in claimed]}}}}
 
 
 def claim_waiting(receiver: Receiver, log: AuditLog) -> list[Record]:
@@ -78,11 +83,11 @@ def receiver_assets(spec: ReceiverSpec) -> dg.AssetsDefinition:
     shape = _ZoneShape(spec) if isinstance(spec, DropZoneSpec) else _FeedShape(spec)
 
     @dg.multi_asset(
-        name=job_name(spec),
+        name=op_name(spec),
         specs=shape.specs(),
         check_specs=shape.check_specs(),
         pool=WAREHOUSE_POOL,
-        can_subset=False,
+        can_subset=True,  # a run has no result for a check of a table that it had no file for
     )
     def handle_files(context: AssetExecutionContext, config: FilesConfig, files: FilesResource) -> Iterator[Any]:
         log = files.audit_log()
@@ -209,8 +214,8 @@ class _ZoneShape:
     def check_results(self, handled: Sequence[Handled]) -> Iterator[dg.AssetCheckResult]:
         """The checks' results."""
         for key in (self._zone, *self._keys.values()):
-            own = [item for item in handled if self._keys.get(item[0].table, self._zone) == key]
-            yield _accepted(key, own)
+            if own := [item for item in handled if self._keys.get(item[0].table, self._zone) == key]:
+                yield _accepted(key, own)
 
 
 class _FeedShape:
@@ -293,6 +298,8 @@ class _FeedShape:
 
     def check_results(self, handled: Sequence[Handled]) -> Iterator[dg.AssetCheckResult]:
         """The checks' results, over all files of the run."""
+        if not handled:
+            return
         yield _accepted(self._source, handled)
         lacking = [record.file_name for record, result in handled if "lacks the column" in (result.error or "")]
         yield self._counted("required_columns", len(lacking), lacking, dg.AssetCheckSeverity.ERROR)

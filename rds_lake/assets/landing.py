@@ -3,6 +3,7 @@
 import dagster as dg
 from dagster import AssetExecutionContext, MetadataValue
 
+from rds_lake.assets.audited import failure_recorded
 from rds_lake.assets.common import (
     IN_ONE_RUN,
     RDS_POOL,
@@ -20,7 +21,7 @@ from rds_lake.extract.snapshot import open_snapshot
 from rds_lake.lake.agreement import agree
 from rds_lake.lake.catalog import publish
 from rds_lake.lake.landing import land, standing
-from rds_lake.resources.services import LakeResource, ProgressResource, RdsResource
+from rds_lake.resources.services import AuditResource, LakeResource, ProgressResource, RdsResource
 from rds_lake.spec import TableSpec
 
 
@@ -36,10 +37,14 @@ def landing_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinition:
         pool=RDS_POOL,
     )
     def landing(
-        context: AssetExecutionContext, rds: RdsResource, lake: LakeResource, progress: ProgressResource
+        context: AssetExecutionContext,
+        rds: RdsResource,
+        lake: LakeResource,
+        progress: ProgressResource,
+        audit: AuditResource,
     ) -> None:
         partitions = partitions_of(context, spec)
-        with failures():
+        with failures(), failure_recorded(context, audit, spec):
             source, store = rds.source(), lake.store()
             replacing = standing(store, spec, partitions)
             with open_snapshot(source, spec) as snapshot:

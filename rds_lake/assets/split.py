@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import dagster as dg
 from dagster import AssetExecutionContext, MetadataValue
 
+from rds_lake.assets.audited import failure_recorded
 from rds_lake.assets.common import (
     IN_ONE_RUN,
     Batches,
@@ -23,7 +24,7 @@ from rds_lake.lake.manifest import Committed, Manifest, Manifests
 from rds_lake.lake.store import ObjectStore
 from rds_lake.plan import lookup_values
 from rds_lake.quality.split import DISCARDED_GLUE_COLUMNS, Splitter
-from rds_lake.resources.services import LakeResource, ProgressResource, RdsResource
+from rds_lake.resources.services import AuditResource, LakeResource, ProgressResource, RdsResource
 from rds_lake.settings import memory_for_rows
 from rds_lake.side_by_side import side_by_side
 from rds_lake.spec import Stage, TableSpec
@@ -51,10 +52,14 @@ def split_assets(spec: TableSpec, condition: Condition) -> dg.AssetsDefinition:
         backfill_policy=IN_ONE_RUN,
     )
     def split(
-        context: AssetExecutionContext, rds: RdsResource, lake: LakeResource, progress: ProgressResource
+        context: AssetExecutionContext,
+        rds: RdsResource,
+        lake: LakeResource,
+        progress: ProgressResource,
+        audit: AuditResource,
     ) -> Iterator[dg.MaterializeResult[None]]:
         partitions = partitions_of(context, spec)
-        with failures():
+        with failures(), failure_recorded(context, audit, spec):
             store = lake.store()
             tell = progress.of(spec.asset("staging"), len(partitions))
             splitter = Splitter(store, spec, lookup_values(rds.source(), spec))

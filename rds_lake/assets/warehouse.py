@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 from dagster import AssetExecutionContext, MetadataValue
 
+from rds_lake.assets.audited import failure_recorded, record_load
 from rds_lake.assets.common import (
     IN_ONE_RUN,
     WAREHOUSE_POOL,
@@ -19,7 +20,7 @@ from rds_lake.assets.common import (
 from rds_lake.errors import PermanentError
 from rds_lake.lake.keys import TableKeys
 from rds_lake.lake.manifest import LOADED_FROM, Committed, Manifest, Manifests, lake_state, unaccounted
-from rds_lake.resources.services import LakeResource, ProgressResource, WarehouseResource
+from rds_lake.resources.services import AuditResource, LakeResource, ProgressResource, WarehouseResource
 from rds_lake.spec import Stage, TableSpec
 from rds_lake.warehouse.load import load
 
@@ -39,17 +40,25 @@ def warehouse_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinitio
         **asset_options(spec, "warehouse", condition),
         pool=WAREHOUSE_POOL,
     )
-    def loaded(
-        context: AssetExecutionContext, lake: LakeResource, warehouse: WarehouseResource, progress: ProgressResource
+    def load_table(
+        context: AssetExecutionContext,
+        lake: LakeResource,
+        warehouse: WarehouseResource,
+        progress: ProgressResource,
+        audit: AuditResource,
     ) -> None:
         partitions = partitions_of(context, spec)
-        with failures():
-            staged, states = accounted_batches(Manifests(lake.store(), TableKeys.of(spec)), partitions)
+        with failures(), failure_recorded(context, audit, spec):
+            manifests = Manifests(lake.store(), TableKeys.of(spec))
+            staged, states, discarded = accounted_batches(manifests, partitions)
             done = load(warehouse.warehouse(), lake.store(), spec, staged, context.log.warning, states=states)
+        valid = sum(manifest.rows for manifest in staged)
+        loaded = sum(done.rows.values())
+        record_load(context, audit, spec, read=valid + discarded, loaded=loaded, discarded=discarded)
         for line in done.migrated:
             context.log.warning(f"The warehouse table {spec.warehouse_name} was altered: {line}.")
         progress.of(name, len(partitions))(len(partitions))
-        context.log.info(f"Loaded {sum(done.rows.values()):,} rows into {spec.warehouse_name} in one transaction.")
+        context.log.info(f"Loaded {loaded:,} rows into {spec.warehouse_name} in one transaction.")
         last = max(manifest.partition for manifest in staged)
         for manifest in staged:
             rows = done.rows[manifest.partition]
@@ -69,14 +78,14 @@ def warehouse_asset(spec: TableSpec, condition: Condition) -> dg.AssetsDefinitio
                 facts["dagster/column_lineage"] = column_lineage(spec, "warehouse", manifest.columns)
             context.add_asset_metadata(facts, partition_key=manifest.partition if spec.partitioning else None)
 
-    return loaded
+    return load_table
 
 
-def accounted_batches(manifests: Manifests, partitions: Sequence[str]) -> tuple[list[Manifest], dict[str, str]]:
+def accounted_batches(manifests: Manifests, partitions: Sequence[str]) -> tuple[list[Manifest], dict[str, str], int]:
     """The staging batches of some partitions, provided that they account for every landed row.
 
     With them, by partition, the state of the lake that they belong to: the ledger keeps it, so that a sync sees when
-    the lake has moved on without the warehouse.
+    the lake has moved on without the warehouse. At last, how many of the landed rows were discarded.
 
     The blocking check says the same, but only to its own run; a load that is asked for alone must not slip past it.
 
@@ -93,7 +102,7 @@ def accounted_batches(manifests: Manifests, partitions: Sequence[str]) -> tuple[
             f"Materialise {table}_staging for it again, then load it.",
         )
     states = {key: lake_state(found[stage][key].etag for stage in LOADED_FROM) for key in partitions if key in landed}
-    return list(staged.values()), states
+    return list(staged.values()), states, sum(discarded[key].rows for key in landed)
 
 
 def _shown(statements: Sequence[str]) -> str:

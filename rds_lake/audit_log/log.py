@@ -168,17 +168,22 @@ class AuditLog:
     def begin(self, record: Record, run_id: str) -> Record:
         """Record that work on a claimed file begins.
 
+        The attempt is counted in DynamoDB, not from what the caller knows: a run that is started again comes with the
+        claim as it was made.
+
         Raises:
             LostClaimError: somebody else has taken it over.
         """
-        begun = replace(
-            record,
-            attempts=record.attempts + 1,
-            started_at=record.started_at or datetime.now(UTC),
-            run_id=run_id,
-            lease_until=self._lease_end(),
-        )
-        return self._changed(record, begun, ("attempts", "started_at", "run_id", "lease_until"))
+        given = self._update_of(record, {"run_id": run_id, "lease_until": self._lease_end()})
+        given["UpdateExpression"] += ", #attempts = #attempts + :one, #started_at = if_not_exists(#started_at, :now)"
+        given["ExpressionAttributeNames"] |= {f"#{name}": NAMES[name] for name in ("attempts", "started_at")}
+        given["ExpressionAttributeValues"] |= {":one": {"N": "1"}, ":now": {"S": stamp(datetime.now(UTC))}}
+        with self._errors():
+            try:
+                answer = self._client.update_item(**given, ReturnValues="ALL_NEW")
+            except self._client.exceptions.ConditionalCheckFailedException as error:
+                raise _lost(record) from error
+        return from_item(answer["Attributes"])
 
     def extend(self, record: Record) -> Record:
         """Extend the lease of a file that is worked on.
@@ -191,14 +196,14 @@ class AuditLog:
     def postpone(self, record: Record, error: str, wait: timedelta) -> None:
         """Record that a file could not be done for reasons of ours, and let anybody try again after a while.
 
-        It does not count as an attempt: files are given up over crashes, not over a warehouse that is away.
+        It does not count as an attempt: files are given up over crashes, not over a warehouse that is away. Only the
+        first one does, so that whoever begins next looks for what this one has left.
 
         Raises:
             LostClaimError: somebody else has taken it over.
         """
-        later = replace(record, attempts=max(0, record.attempts - 1), lease_until=datetime.now(UTC) + wait).with_error(
-            error
-        )
+        attempts = max(1, record.attempts - 1)
+        later = replace(record, attempts=attempts, lease_until=datetime.now(UTC) + wait).with_error(error)
         self._changed(record, later, ("attempts", "lease_until", "error"))
 
     def finish(self, record: Record, status: Status, **facts: Any) -> Record:  # noqa: ANN401 - attributes of a record
@@ -216,13 +221,17 @@ class AuditLog:
         ended = ended.with_error(ended.error)
         changes = {name: getattr(ended, name) for name in ("status", "ended_at", *facts)}
         remove: Any = {"Delete": {"TableName": self.name, "Key": open_key(record.receiver, record.file_id)}}
-        with self._errors():
-            try:
-                self._client.transact_write_items(TransactItems=[{"Update": self._update_of(record, changes)}, remove])
-            except self._client.exceptions.TransactionCanceledException as error:
-                _only_conditions(error)
-                raise _lost(record) from error
-        return ended
+        items = [{"Update": self._update_of(record, changes)}, remove]
+        for _ in range(LOOKS):
+            with self._errors():
+                try:
+                    self._client.transact_write_items(TransactItems=items)
+                except self._client.exceptions.TransactionCanceledException as error:
+                    if "ConditionalCheckFailed" in _only_conditions(error):
+                        raise _lost(record) from error
+                    continue  # it met another change at that moment, such as our own heartbeat's
+            return ended
+        raise TransientError(f"The record of {record.file_name} changes all the time.", "Try again.")
 
     def _changed(self, held: Record, record: Record, names: Iterable[str]) -> Record:
         if not self._change(held, {name: getattr(record, name) for name in names}):
@@ -240,15 +249,18 @@ class AuditLog:
 
     def _update_of(self, held: Record, changes: Mapping[str, Any]) -> Any:  # noqa: ANN401 - one update, of two forms
         known = {name: value for name, value in changes.items() if value is not None}
+        gone = [f"#{name}" for name in changes if name not in known]  # such as the error of an earlier attempt
+        sets = ", ".join(f"#{name} = :{name}" for name in known)
+        removes = f"REMOVE {', '.join(gone)} " if gone else ""
         return {
             "TableName": self.name,
             "Key": key_item(held.table, held.landed_key),
-            "UpdateExpression": "SET " + ", ".join(f"#{name} = :{name}" for name in known),
+            "UpdateExpression": f"{removes}SET {sets}",
             "ConditionExpression": "#held_owner = :held_owner AND #held_status = :held_status",
             "ExpressionAttributeNames": {
                 "#held_owner": NAMES["owner"],
                 "#held_status": NAMES["status"],
-                **{f"#{name}": NAMES[name] for name in known},
+                **{f"#{name}": NAMES[name] for name in changes},
             },
             "ExpressionAttributeValues": {
                 ":held_owner": {"S": held.owner},
@@ -263,6 +275,16 @@ class AuditLog:
 
     def _lease_end(self) -> datetime:
         return datetime.now(UTC) + self.lease
+
+    def write(self, record: Record) -> None:
+        """Write a record that nobody claims: of a run that has ended. The same run's earlier one is replaced."""
+        puts: list[Any] = [
+            self._put_of(to_item(record.with_error(record.error))),
+            self._put_of({**identity_key(record.file_id), **pointer(record)}),
+            self._put_of(key_item(TABLES, record.table)),
+        ]
+        with self._errors():
+            self._client.transact_write_items(TransactItems=puts)
 
     # --- questions --------------------------------------------------------------------------------------------------
 
@@ -402,8 +424,8 @@ def new_owner() -> str:
     return secrets.token_hex(8)
 
 
-def _only_conditions(error: ClientError) -> None:
-    """Let a cancelled transaction pass whose conditions did not hold, or that met another one.
+def _only_conditions(error: ClientError) -> set[str | None]:
+    """The reasons of a cancelled transaction whose conditions did not hold, or that met another change.
 
     Raises:
         ClientError: it was cancelled over something else.
@@ -411,6 +433,7 @@ def _only_conditions(error: ClientError) -> None:
     reasons = {reason.get("Code") for reason in error.response.get("CancellationReasons", [])}
     if not reasons or reasons - {None, "None", "ConditionalCheckFailed", "TransactionConflict"}:
         raise error
+    return reasons
 
 
 def _lost(record: Record) -> LostClaimError:

@@ -22,6 +22,9 @@ from rds_lake.sql import literal, quote
 
 REASONS, RAW, FILE = "_reasons", "_raw", "_file"
 
+_TEXT, _CLEANED, _PAIRS = " text of ", " cleaned", " pairs"
+"""Names inside of the query, which no column has: none begins with a blank."""
+
 UNREADABLE = "unreadable"
 """How records are counted that cannot be cut into columns."""
 
@@ -98,7 +101,7 @@ class Checker:
         counts = Counter(reason for row in bad.column(REASONS).to_pylist() for reason in row)
         if texts.broken:
             counts[UNREADABLE] += len(texts.broken)
-        cleaned = Counter(reason for row in found.filter(is_valid).column("_cleaned").to_pylist() for reason in row)
+        cleaned = Counter(reason for row in found.filter(is_valid).column(_CLEANED).to_pylist() for reason in row)
         return Checked(_whole(valid), _whole(discarded), counts, cleaned, _first(discarded))
 
     def _judged(self, texts: Texts) -> pa.Table:
@@ -114,16 +117,17 @@ class Checker:
             for column in self._schema.columns
         ]
         values = [f"{part.value(self._moment)} AS {quote(part.name)}" for part in parts]
-        shown = [f"{part.text} AS {quote(f'text:{part.name}')}" for part in parts]
+        shown = [f"{part.text} AS {quote(_TEXT + part.name)}" for part in parts]
         reasons = ", ".join(part.reason for part in parts)
         cleaned = ", ".join(part.cleaned for part in parts if part.rule)
         pairs = ", ".join(part.pair for part in parts if part.rule)
         some = "list_filter([{}], lambda x: x IS NOT NULL)"
         raw = f"to_json(map_from_entries({some.format(pairs)}))" if pairs else "NULL"
         return (
-            f"SELECT *, CASE WHEN len(_cleaned) > 0 THEN _pairs END AS {RAW} FROM (SELECT {quote(LINE)}, "
-            f"{', '.join(values)}, {', '.join(shown)}, {some.format(reasons)}::VARCHAR[] AS {REASONS}, "
-            f"{some.format(cleaned) if cleaned else '[]'}::VARCHAR[] AS _cleaned, {raw} AS _pairs FROM given)"
+            f"SELECT *, CASE WHEN len({quote(_CLEANED)}) > 0 THEN {quote(_PAIRS)} END AS {RAW} FROM "
+            f"(SELECT {quote(LINE)}, {', '.join(values)}, {', '.join(shown)}, "
+            f"{some.format(reasons)}::VARCHAR[] AS {REASONS}, {some.format(cleaned) if cleaned else '[]'}::VARCHAR[] "
+            f"AS {quote(_CLEANED)}, {raw} AS {quote(_PAIRS)} FROM given)"
         )
 
     def _text(self, column: FileColumn, texts: Texts) -> str:
@@ -138,7 +142,7 @@ class Checker:
     def _discarded(self, bad: pa.Table) -> pa.Table:
         names = pa.repeat(pa.scalar(self._name), bad.num_rows)
         none = pa.nulls(bad.num_rows, pa.string())
-        texts = [bad.column(f"text:{name}") for name in self._schema.names]
+        texts = [bad.column(_TEXT + name) for name in self._schema.names]
         columns = [names, bad.column(LINE), bad.column(REASONS), none, *texts]
         return pa.table(columns, names=self.discarded_schema.names).cast(self.discarded_schema)
 
@@ -148,7 +152,7 @@ class Checker:
                 FILE: self._name,
                 LINE: item.line,
                 REASONS: [item.reason],
-                RAW: item.raw.encode("utf-8", "backslashreplace").decode(),
+                RAW: item.raw.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
             }
             for item in broken
         ]
@@ -194,9 +198,8 @@ class _Part:
         """The value, or what takes its place."""
         if self.rule is None:
             return self.plain
-        new = self.rule.replacement(self.column.declared, moment)
-        kind = self.column.declared.name
-        return f"CASE WHEN {self._is_replaced} THEN CAST({literal(new)} AS {kind}) ELSE {self.plain} END"
+        new = judge(self.column.declared, literal(self.rule.replacement(self.column.declared, moment))).value
+        return f"CASE WHEN {self._is_replaced} THEN {new} ELSE {self.plain} END"
 
     @property
     def reason(self) -> str:

@@ -157,10 +157,13 @@ class _Reading:
         self.ended = False
 
     def chunks(self) -> Iterator[list[FileVersion]]:
-        """The chunks from the cursor on that are whole, as long as pages may be read."""
+        """The chunks from the cursor on that are whole, as long as pages may be read; one in any case.
+
+        S3 may put few keys on a page: a tick that went on from where the last one began would never come further.
+        """
         chunk: list[FileVersion] = []
-        after = self._done.cursor.after
-        while not self.ended and self._done.pages < self._pages:
+        after, is_further = self._done.cursor.after, False
+        while not self.ended and (self._done.pages < self._pages or not is_further):
             listed = self._store.page(self._prefix, after)
             self._done.pages += 1
             self._done.listed += len(listed.versions)
@@ -168,7 +171,7 @@ class _Reading:
                 chunk.append(version)
                 if len(chunk) >= CHUNK_MAX or _ends_chunk(version.key):
                     yield chunk
-                    chunk = []
+                    chunk, is_further = [], True
             self.ended = not listed.more or not listed.versions
             after = listed.versions[-1].key if listed.versions else after
         if chunk and self.ended:

@@ -33,6 +33,9 @@ AT_ONCE = 100
 ATTEMPTS = 5
 """How often a file is begun; one that takes its worker down with it each time is given up."""
 
+ALONE = 2
+"""After so many attempts without an end a file is worked on alone: one that takes its worker down takes no others."""
+
 WAIT = timedelta(minutes=2)
 """How long a file is left alone that could not be done for reasons of ours."""
 
@@ -197,14 +200,18 @@ class Machine:
     def run(self, claimed: Sequence[Record]) -> Iterator[tuple[Record, Result]]:
         """Handle files, in the order in which they landed; each comes back once it has ended.
 
-        A file that somebody else has taken over meanwhile does not come back.
+        Those that were begun again and again without an end come last, one by one. A file that somebody else has taken over meanwhile does not come back.
 
         Raises:
             TransientError, ConfigError: something that all files need is not there; they wait for the next attempt.
         """
         ordered = sorted(claimed, key=lambda record: (record.landed_at, record.file_id))
-        for start in range(0, len(ordered), AT_ONCE):
-            yield from self._some(ordered[start : start + AT_ONCE])
+        together = [record for record in ordered if record.attempts < ALONE]
+        for start in range(0, len(together), AT_ONCE):
+            yield from self._some(together[start : start + AT_ONCE])
+        # One of them may be what took their worker down: it ends up last, and the others are done by then.
+        for record in sorted((each for each in ordered if each.attempts >= ALONE), key=lambda each: each.attempts):
+            yield from self._some([record])
 
     def _some(self, claimed: Sequence[Record]) -> Iterator[tuple[Record, Result]]:
         works = self._begin(claimed)

@@ -13,12 +13,19 @@ import pyarrow.parquet as pq
 
 from rds_lake.files.options import CsvOptions
 from rds_lake.files.schema import LINE, RefusedError, TableSchema
+from rds_lake.files.schema import SHOWN as COLUMN_SHOWN
 from rds_lake.files.text import Broken, Record, read_records
-from rds_lake.files.types import text_of
+from rds_lake.files.types import written
 from rds_lake.sql import quote
 
 ROWS = 16_384
 """Rows of a batch."""
+
+CHARACTERS = 8 * 1024 * 1024
+"""Characters of text that end a batch: long rows make it shorter."""
+
+SHOWN = 1000
+"""Characters of the columns' names that a message shows."""
 
 _PARQUET = (".parquet", ".parq", ".pq")
 
@@ -69,14 +76,19 @@ def _cut(records: Iterator[Record | Broken], name: str, schema: TableSchema, opt
     first = next(records, None)
     if first is None:
         raise RefusedError(f"{name} is empty.", "Drop a file with rows.")
+    if isinstance(first, Broken) and options.header != "absent":
+        raise RefusedError(
+            f"{name}, line {first.line}, {first.reason}. It is the one that may name the columns.",
+            "Correct it, or say 'header: absent' in the YAML if these files have no header.",
+        )
     header = isinstance(first, Record) and _is_header(first.fields, name, schema, options)
     names = _header_columns(first.fields, name, schema) if header and isinstance(first, Record) else schema.names
-    gathered = _Gathered(names, options)
+    gathered = _Gathered(name, names, options)
     if not header:
         gathered.take(first)
     for item in records:
         gathered.take(item)
-        if gathered.size >= ROWS:
+        if gathered.is_full:
             yield gathered.taken()
     yield gathered.taken()
 
@@ -85,30 +97,42 @@ class _Gathered:
     """Records that become a batch.
 
     Args:
+        file: what their file is called.
         names: the columns that each of them has.
         options: how they are read.
     """
 
-    def __init__(self, names: Sequence[str], options: CsvOptions) -> None:
+    def __init__(self, file: str, names: Sequence[str], options: CsvOptions) -> None:
+        self._file = file
         self._names = names
         self._nulls = frozenset(options.nulls)
-        self._delimiter = options.delimiter
         self._lines: list[int] = []
         self._rows: list[list[str]] = []
         self._broken: list[Broken] = []
+        self._characters = 0
 
     @property
-    def size(self) -> int:
-        """How many records it holds."""
-        return len(self._rows) + len(self._broken)
+    def is_full(self) -> bool:
+        """Whether it holds enough of them."""
+        return len(self._rows) + len(self._broken) >= ROWS or self._characters >= CHARACTERS
 
     def take(self, item: Record | Broken) -> None:
-        """Add a record."""
+        """Add a record.
+
+        Raises:
+            RefusedError: it has swallowed others, as it seems.
+        """
+        self._characters += len(item.raw)
         if isinstance(item, Broken):
             self._broken.append(item)
         elif len(item.fields) != len(self._names):
             reason = f"has {len(item.fields)} fields, not {len(self._names)}{_hint(item.fields)}"
-            self._broken.append(Broken(item.line, self._delimiter.join(item.fields), reason))
+            if "\n" in item.raw or "\r" in item.raw:
+                raise RefusedError(
+                    f"{self._file}, line {item.line}: what begins there goes over several lines and {reason}.",
+                    "Is a quote left open? Close it, and double the quotes inside of fields.",
+                )
+            self._broken.append(Broken(item.line, item.raw, reason))
         else:
             self._lines.append(item.line)
             self._rows.append(item.fields)
@@ -121,7 +145,7 @@ class _Gathered:
         ]
         rows = pa.table([pa.array(self._lines, pa.int64()), *arrays], names=[LINE, *self._names])
         texts = Texts(rows, {name: quote(name) for name in self._names}, tuple(self._broken))
-        self._lines, self._rows, self._broken = [], [], []
+        self._lines, self._rows, self._broken, self._characters = [], [], [], 0
         return texts
 
 
@@ -137,7 +161,7 @@ def _is_header(fields: list[str], name: str, schema: TableSchema, options: CsvOp
     known = [text for text in given if text in schema.names]
     if len(known) == len(given):
         return True
-    if len(known) * 2 > len(given) and len(given) > 1:
+    if len(known) * 2 >= len(given) and len(given) > 1:
         raise _unknown(name, next(text for text in given if text not in schema.names), schema)
     return False
 
@@ -159,9 +183,11 @@ def _check_required(name: str, given: Sequence[str], schema: TableSchema) -> Non
 
 
 def _unknown(name: str, text: str, schema: TableSchema, hint: str = "") -> RefusedError:
+    has = ", ".join(schema.names)
+    has = has if len(has) <= SHOWN else f"{has[:SHOWN]}…"
     return RefusedError(
-        f"{name} names the column '{text}', which the table does not have (it has {', '.join(schema.names)}){hint}.",
-        "Correct the header, or drop a schema file that adds the column.",
+        f"{name} names the column '{text[:COLUMN_SHOWN]}', which the table does not have (it has {has}){hint}.",
+        "Correct the header, or drop a schema file that adds the column. If it is a row: say 'header: absent'.",
     )
 
 
@@ -183,32 +209,36 @@ def _folded(text: str) -> str:
 def _read_parquet(content: IO[bytes], name: str, schema: TableSchema) -> Iterator[Texts]:
     try:
         file = pq.ParquetFile(content)
-    except (pa.ArrowException, OSError) as error:
+        columns = list(file.schema_arrow)
+    except (pa.ArrowException, OSError, UnicodeError) as error:
         raise RefusedError(f"{name} is no Parquet file: {error}.", "Write it again.") from error
-    fields = {_folded(item.name): item for item in file.schema_arrow}
-    if len(fields) < len(file.schema_arrow):
+    fields = {_folded(item.name): item for item in columns}
+    if len(fields) < len(columns):
         raise RefusedError(f"{name} has two columns whose names differ in case only.", "Rename one of them.")
     for given in fields:
         if given not in schema.names:
             raise _unknown(name, given, schema)
     _check_required(name, list(fields), schema)
-    texts = {given: _text_sql(name, given, item) for given, item in fields.items()}
+    plain = {given: _written(name, given, item) for given, item in fields.items()}
+    names, kinds = [LINE, *fields], [kind for kind, _ in plain.values()]
+    texts = {given: text for given, (_, text) in plain.items()}
     row = 1
     try:
         for rows in file.iter_batches(batch_size=ROWS):
+            rows.validate(full=True)  # texts that are no UTF-8, for one
             if rows.num_rows:
                 lines = pa.array(range(row, row + rows.num_rows), pa.int64())
-                yield Texts(pa.table([lines, *rows.columns], names=[LINE, *fields]), texts)
+                values = [column.cast(kind) for column, kind in zip(rows.columns, kinds, strict=True)]
+                yield Texts(pa.table([lines, *values], names=names), texts)
                 row += rows.num_rows
     except (pa.ArrowException, OSError) as error:
         raise RefusedError(f"{name} is damaged: {error}.", "Write it again.") from error
 
 
-def _text_sql(name: str, given: str, item: pa.Field) -> str:
-    kind = item.type.value_type if pa.types.is_dictionary(item.type) else item.type
-    text = text_of(quote(given), kind)
-    if text is None:
+def _written(name: str, given: str, item: pa.Field) -> tuple[pa.DataType, str]:
+    found = written(quote(given), item.type)
+    if found is None:
         raise RefusedError(
             f"{name}: the column {item.name} is {item.type}, which no column can take.", "Write it as text."
         )
-    return text
+    return found

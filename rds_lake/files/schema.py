@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from rds_lake.errors import PermanentError
 from rds_lake.extract.widening import holds
+from rds_lake.files.formats import check_format
 from rds_lake.files.types import DeclaredType
 
 Operation = Literal["append", "truncate", "schema"]
@@ -21,7 +22,8 @@ LINE = "_line"
 """The column of staged files that says which line of the file a row is from."""
 
 SYSTEM_COLUMNS = frozenset(
-    {"oid", "xmin", "ctid", "cmin", "xmax", "cmax", "tableoid", "deletexid", "insertxid"} | {LINE, "_raw"}
+    {"oid", "xmin", "ctid", "cmin", "xmax", "cmax", "tableoid", "deletexid", "insertxid"}
+    | {LINE, "_raw", "_file", "_reasons", "_file_id", "_landed_at"}
 )
 """What no column of Redshift, or of ours, may be called."""
 
@@ -41,10 +43,13 @@ _RESERVED_WORDS = (
 RESERVED = frozenset(_RESERVED_WORDS.split())
 """Redshift's reserved words (Database Developer Guide, r_pg_keywords): a query has to quote such a name."""
 
-COLUMNS_MAX = 1600
-"""Columns that a table of Redshift may have."""
+COLUMNS_MAX = 1599
+"""Columns that a table may have: one of Redshift has 1600, and the one that rows come in through has their line too."""
 
 NAME_BYTES = 127
+
+SHOWN = 60
+"""Characters of a name that a message shows: a file may hold any."""
 
 
 class RefusedError(PermanentError):
@@ -73,7 +78,9 @@ class FileColumn(_Model):
     def _can_be_a_column(cls, value: str) -> str:
         name = value.strip().lower()
         if not name or len(name.encode()) > NAME_BYTES or re.search(r"[\x00-\x1f]", name):
-            raise ValueError(f"{value!r} is no name for a column: it takes 1 to {NAME_BYTES} bytes of printable text")
+            raise ValueError(
+                f"{value[:SHOWN]!r} is no name for a column: it takes 1 to {NAME_BYTES} bytes of printable text"
+            )
         if name in SYSTEM_COLUMNS:
             raise ValueError(f"'{name}' is a name that the system keeps for itself: choose another one")
         return name
@@ -86,9 +93,20 @@ class FileColumn(_Model):
     @field_validator("thousands")
     @classmethod
     def _is_no_digit(cls, value: str) -> str:
-        if value and value in "0123456789.+-eE":
-            raise ValueError(f"'{value}' cannot separate thousands: it is part of numbers")
+        if value and (value in "0123456789.+-eE" or re.search("[\x00-\x1f\ud800-\udfff]", value)):
+            raise ValueError(f"{value!r} cannot separate thousands: it is part of numbers, or no printable text")
         return value
+
+    @model_validator(mode="after")
+    def _is_written_as_its_type(self) -> Self:
+        kind = self.declared.kind
+        if self.formats and kind not in {"date", "timestamp", "timestamptz"}:
+            raise ValueError(f"formats are for dates and times, and {self.name} is {self.type}")
+        if self.thousands and kind not in {"integer", "decimal", "float"}:
+            raise ValueError(f"thousands is for numbers, and {self.name} is {self.type}")
+        for item in self.formats:
+            check_format(item, zone=kind == "timestamptz")
+        return self
 
     @property
     def declared(self) -> DeclaredType:
@@ -156,7 +174,7 @@ def read_schema(content: bytes, where: str) -> TableSchema:
         RefusedError: it is none; the message names the place and what is wrong.
     """
     try:
-        given: Any = json.loads(content.decode("utf-8-sig"))
+        given: Any = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise RefusedError(f"{where} is not JSON: {error}.", "See docs/files.md for an example.") from error
     if isinstance(given, list):
@@ -170,8 +188,16 @@ def read_schema(content: bytes, where: str) -> TableSchema:
         ) from error
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object none of whose keys comes twice, which would hide what the first one says."""
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"the key '{next(name for name in names if names.count(name) > 1)[:SHOWN]}' comes twice")
+    return dict(pairs)
+
+
 def _told(place: Sequence[int | str], message: str) -> str:
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part[:SHOWN]}" for part in place).lstrip(".")
     said = message.removeprefix("Value error, ")
     return f"{path}: {said}" if path else said
 

@@ -3,19 +3,26 @@
 What a table's columns are, a drop zone learns from schema files (`rds_lake.files.schema`); a feed declares them here.
 """
 
-from datetime import datetime
+import re
+from datetime import UTC, datetime
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rds_lake.files.options import CsvOptions
 from rds_lake.files.schema import FileColumn, TableSchema
-from rds_lake.files.types import DeclaredType
+from rds_lake.files.types import DeclaredType, fits
 
 NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
 
 OUR_FOLDERS = frozenset({"processed", "failed", "staging", "discarded", "schemas", "cleaned", "source"})
 """What a drop zone's database cannot be called: these folders of the bucket are written by rds_lake."""
+
+NAME_MAX = 63
+"""Bytes of a name in PostgreSQL, which cuts a longer one off."""
+
+PREFIX_BYTES = 200
+"""Bytes of a feed's folder: a key of S3 has 1024, and ours are longer than those of the files."""
 
 PROCESSING_DATE = "processing_date"
 """The replacement that stands for the day of processing."""
@@ -69,7 +76,12 @@ class DropZoneSpec(_Receiver):
     def _may_say_nothing(cls, value: object) -> object:
         if not isinstance(value, dict):
             return value
-        return {str(name).lower(): given or {} for name, given in value.items()}
+        names = [str(name).lower() for name in value]
+        if wrong := [name for name in names if not re.fullmatch(NAME, name)]:
+            raise ValueError(f"'{wrong[0]}' is no name for a table: it has letters, digits and _ only")
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"two tables are called '{twice[0]}' (upper and lower case are the same to Redshift)")
+        return dict(zip(names, (given or {} for given in value.values()), strict=True))
 
     @property
     def name(self) -> str:
@@ -99,6 +111,11 @@ class Cleaning(_Model):
     when: Literal["missing", "invalid", "missing_or_invalid"] = "missing"
     value: str = Field(description=f"The new value; {PROCESSING_DATE} is the day of processing.")
 
+    @field_validator("column")
+    @classmethod
+    def _lower(cls, value: str) -> str:
+        return value.strip().lower()
+
     @property
     def missing(self) -> bool:
         """Whether it is for missing values."""
@@ -119,8 +136,8 @@ class Cleaning(_Model):
 class FeedTarget(_Model):
     """The table in PostgreSQL on RDS."""
 
-    table: str = Field(pattern=NAME)
-    db_schema: str = Field(default="public", alias="schema")
+    table: str = Field(pattern=NAME, max_length=NAME_MAX)
+    db_schema: str = Field(default="public", alias="schema", min_length=1, max_length=NAME_MAX)
 
 
 class FileFeedSpec(_Receiver):
@@ -135,14 +152,37 @@ class FileFeedSpec(_Receiver):
     target: FeedTarget
     schedule: str = Field(default="0 8 * * *", description="Cron expression (UTC); files also go on arrival.")
 
+    @field_validator("prefix")
+    @classmethod
+    def _is_a_folder_of_its_own(cls, value: str | None) -> str | None:
+        parts = value.strip("/").split("/") if value is not None else []
+        if wrong := [part for part in parts if part in {"", ".", ".."} or re.search(r"[\x00-\x1f]", part)]:
+            raise ValueError(f"'{value}' is no folder: it has the part '{wrong[0]}'")
+        if ours := [part for part in parts if part.lower() in OUR_FOLDERS]:
+            raise ValueError(
+                f"'{value}' has '{ours[0]}' in it, a folder that rds_lake writes itself: choose another one"
+            )
+        if value is not None and len(value.encode()) > PREFIX_BYTES:
+            raise ValueError(f"a prefix may have {PREFIX_BYTES} bytes")
+        return value
+
     @model_validator(mode="after")
     def _is_a_schema(self) -> Self:
-        names = self.schema_of_files.names
+        columns = {column.name: column.declared for column in self.schema_of_files.columns}
+        if long := [name for name in columns if len(name.encode()) > NAME_MAX]:
+            raise ValueError(
+                f"the column '{long[0]}' has a name of more than {NAME_MAX} bytes, which PostgreSQL cuts off"
+            )
         for number, rule in enumerate(self.clean):
-            if rule.column not in names:
+            if rule.column not in columns:
                 raise ValueError(f"clean[{number}] names the column '{rule.column}', which the files do not have")
             if [other.column for other in self.clean].count(rule.column) > 1:
                 raise ValueError(f"two entries of clean are for {rule.column}: join them with when: missing_or_invalid")
+            declared = columns[rule.column]
+            if not fits(declared, rule.replacement(declared, datetime(2000, 1, 1, tzinfo=UTC))):
+                raise ValueError(
+                    f"clean[{number}] puts '{rule.value}' into {rule.column}, which is no {declared.name.lower()}"
+                )
         return self
 
     @property

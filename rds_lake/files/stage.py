@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,7 +30,7 @@ from rds_lake.files.store import FileStore
 from rds_lake.files.version import FileVersion, Outcome, Place
 from rds_lake.lake.scratch import temporary_space
 from rds_lake.quality.rules import engine_settings
-from rds_lake.sql import quote, quote_all
+from rds_lake.sql import literal, quote, quote_all
 
 MANIFEST = "manifest.json"
 PART = "part-00000.parquet"
@@ -223,10 +224,11 @@ def _check_share(done: Staged, limit: float) -> None:
     """
     if not done.read:
         raise RefusedError(f"{done.name} has no rows, only a header.", "Drop a file with rows.")
-    if done.discarded > limit * done.read or not done.rows:
+    share = Decimal(str(limit))  # 29 of 100 are 0.29, which 0.29 * 100 as floats is not
+    if done.discarded > share * done.read or not done.rows:
         raise RefusedRowsError(
-            f"{done.discarded:,} of {done.read:,} rows of {done.name} do not fit, more than the {limit:.0%} that may "
-            f"be discarded. The first: {done.first}.",
+            f"{done.discarded:,} of {done.read:,} rows of {done.name} do not fit, more than the "
+            f"{limit * 100:g}% that may be discarded. The first: {done.first}.",
             "Correct the file, or the schema; all such rows lie in discarded/ with their reasons.",
             done,
         )
@@ -268,7 +270,7 @@ class _Staging:
                 moved = self._move(engine, checker, repeated)
                 rows, bad = rows - moved, bad + moved
                 reasons[REPEATED] += moved
-                first = first or (repeated[0], REPEATED)
+                first = min(first or (repeated[0], REPEATED), (repeated[0], REPEATED))
         return replace(
             draft,
             rows=rows,
@@ -280,7 +282,7 @@ class _Staging:
 
     def _repeated(self, engine: duckdb.DuckDBPyConnection) -> list[int]:
         """The lines of rows whose key comes again on a later line."""
-        keys, file = quote_all(list(self._reading.schema.keys)), f"read_parquet('{self.valid_path}')"
+        keys, file = quote_all(list(self._reading.schema.keys)), f"read_parquet({literal(str(self.valid_path))})"
         twice = f"SELECT {keys} FROM {file} GROUP BY ALL HAVING COUNT(*) > 1"
         if not engine.sql(f"SELECT 1 FROM ({twice}) LIMIT 1").fetchall():
             return []
@@ -294,15 +296,16 @@ class _Staging:
         """Move rows from the valid ones to the discarded ones; how many."""
         engine.register("moved", pa.table({"line": pa.array(lines, pa.int64())}))
         valid, bad = (self._folder / name for name in ("valid2.parquet", "discarded2.parquet"))
-        is_moved = f"{quote(LINE)} IN (SELECT line FROM moved)"
+        file, is_moved = literal(str(self.valid_path)), f"{quote(LINE)} IN (SELECT line FROM moved)"
         texts = ", ".join(f"CAST({quote(name)} AS VARCHAR)" for name in self._reading.schema.names)
+        raw = quote(RAW) if self._reading.cleaning else "NULL::VARCHAR"
         engine.execute(
-            f"COPY (SELECT * FROM read_parquet('{self.valid_path}') WHERE NOT {is_moved} ORDER BY {quote(LINE)}) "
-            f"TO '{valid}' (FORMAT parquet)"
+            f"COPY (SELECT * FROM read_parquet({file}) WHERE NOT {is_moved} ORDER BY {quote(LINE)}) "
+            f"TO {literal(str(valid))} (FORMAT parquet)"
         )
         found = engine.execute(
-            f"SELECT ?::VARCHAR AS {FILE}, {quote(LINE)}, [?::VARCHAR] AS {REASONS}, NULL::VARCHAR AS {RAW}, {texts} "
-            f"FROM read_parquet('{self.valid_path}') WHERE {is_moved} ORDER BY {quote(LINE)}",
+            f"SELECT ?::VARCHAR AS {FILE}, {quote(LINE)}, [?::VARCHAR] AS {REASONS}, {raw} AS {RAW}, {texts} "
+            f"FROM read_parquet({file}) WHERE {is_moved} ORDER BY {quote(LINE)}",
             [self._version.name, REPEATED],
         ).to_arrow_table()
         found = found.rename_columns(checker.discarded_schema.names).cast(checker.discarded_schema)

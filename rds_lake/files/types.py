@@ -8,8 +8,10 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+import duckdb
 import pyarrow as pa
 
+from rds_lake.files.formats import pattern_of
 from rds_lake.sql import literal
 
 VARCHAR_MAX = 65_535
@@ -53,9 +55,10 @@ _DECIMALS = {"DECIMAL", "NUMERIC"}
 _TRUE, _FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 
 _DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
-_TIME = "[0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,6}0*)?)?"
-_UTC = "( ?(Z|[+-]00(:?00)?| UTC))?"
-_OFFSET = "( ?(Z|[+-][0-9]{2}(:?[0-9]{2})?| UTC))?"
+_TIME = "([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,6}0*)?)?"
+_UTC = "( ?(Z|[+-]00(:?00)?|UTC))?"
+_OFFSET = "( ?(Z|[+-](0[0-9]|1[0-5])(:?[0-5][0-9])?|UTC))?"
+_IN_CALENDAR = ("0001-01-01", "10000-01-01")
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class DeclaredType:
             return cls._text(name, size)
         if name in _DECIMALS:
             return cls._decimal(int(size or 18), int(scale or 0))
-        raise ValueError(f"'{text}' is no type; there are {KNOWN}")
+        raise ValueError(f"'{text[:60]}' is no type; there are {KNOWN}")
 
     @classmethod
     def _text(cls, name: str, size: str | None) -> "DeclaredType":
@@ -148,6 +151,14 @@ def judge(declared: DeclaredType, text: str, *, formats: tuple[str, ...] = (), t
     return _number(declared, plain, thousands)
 
 
+def fits(declared: DeclaredType, text: str) -> bool:
+    """Whether a text stands for a value of a type."""
+    judged = judge(declared, literal(text)).fits
+    with duckdb.connect(config={"threads": 1}) as engine:
+        engine.execute("SET TimeZone = 'UTC'")
+        return bool(engine.sql(f"SELECT COALESCE({judged}, FALSE)").fetchall()[0][0])
+
+
 def _number(declared: DeclaredType, text: str, thousands: str) -> Judgement:
     whole = "[0-9]+"
     if thousands:
@@ -160,7 +171,9 @@ def _number(declared: DeclaredType, text: str, thousands: str) -> Judgement:
     digits = f"replace({text}, {literal(thousands)}, '')" if thousands else text
     value = f"TRY_CAST({digits} AS {_engine_name(declared)})"
     fits = f"regexp_full_match({text}, {literal(pattern)}) AND {value} IS NOT NULL"
-    return Judgement(value, f"({fits} AND isfinite({value}))" if declared.kind == "float" else f"({fits})")
+    if declared.kind == "float":  # what is too large becomes infinite, what is too small becomes zero
+        fits += f" AND isfinite({value}) AND ({value} <> 0 OR NOT regexp_matches({text}, '^[^eE]*[1-9]'))"
+    return Judgement(value, f"({fits})")
 
 
 def _boolean(text: str) -> Judgement:
@@ -172,43 +185,70 @@ def _boolean(text: str) -> Judgement:
 
 def _moment(declared: DeclaredType, text: str, formats: tuple[str, ...]) -> Judgement:
     engine = _engine_name(declared)
+    first, after = (f"CAST({literal(day)} AS {engine})" for day in _IN_CALENDAR)
     if formats:
-        parsed = f"try_strptime({text}, [{', '.join(literal(item) for item in formats)}])"
-        value = f"TRY_CAST({parsed} AS {engine})"
-        return Judgement(value, f"({value} IS NOT NULL)")
+        moment = f"COALESCE({', '.join(_parsed(declared, text, item) for item in formats)})"
+        value, fits = f"CAST({moment} AS {engine})", "TRUE"
+        if declared.kind == "date":  # a time would be cut off
+            fits = f"{moment} = CAST({value} AS TIMESTAMP)"
+    else:
+        value, fits = _iso(declared, text)
+    return Judgement(value, f"COALESCE({fits} AND {value} >= {first} AND {value} < {after}, FALSE)")
+
+
+def _parsed(declared: DeclaredType, text: str, item: str) -> str:
+    """SQL of the moment that a text of a format is, NULL of any other text."""
+    kind = "TIMESTAMPTZ" if declared.kind == "timestamptz" else "TIMESTAMP"
+    parsed = f"TRY_CAST(try_strptime({text}, {literal(item)}) AS {kind})"
+    return f"CASE WHEN regexp_full_match({text}, {literal(pattern_of(item))}) THEN {parsed} END"
+
+
+def _iso(declared: DeclaredType, text: str) -> tuple[str, str]:
+    """SQL of the value that a text of ISO 8601 is, and whether it is one."""
     pattern = {
         "date": _DAY,
         "timestamp": f"{_DAY}([T ]{_TIME}{_UTC})?",
         "timestamptz": f"{_DAY}([T ]{_TIME}{_OFFSET})?",
     }[declared.kind]
-    value = f"TRY_CAST({text} AS {engine})"
+    plain = text
     if declared.kind == "timestamp":  # what says that it is UTC loses just that
-        value = f"TRY_CAST(regexp_replace({text}, {literal('( ?(Z|[+-]00(:?00)?| UTC))$')}, '') AS {engine})"
-    in_calendar = f"year({value}) BETWEEN 1 AND 9999"
-    return Judgement(value, f"(regexp_full_match({text}, {literal(pattern)}) AND COALESCE({in_calendar}, FALSE))")
+        plain = f"regexp_replace({text}, {literal(_UTC + '$')}, '')"
+    elif declared.kind == "timestamptz":  # DuckDB needs the seconds before an offset, and no blank
+        whole = rf"regexp_replace({text}, '^(.{{16}}) ?(Z|UTC|[+-].*)$', '\1:00\2')"
+        plain = rf"regexp_replace(replace({whole}, 'UTC', 'Z'), ' ([Z+-])', '\1')"
+    return f"TRY_CAST({plain} AS {_engine_name(declared)})", f"regexp_full_match({text}, {literal(pattern)})"
 
 
 def _engine_name(declared: DeclaredType) -> str:
     return {"REAL": "FLOAT", "DOUBLE PRECISION": "DOUBLE"}.get(declared.name, declared.name)
 
 
-def text_of(column: str, kind: pa.DataType) -> str | None:
-    """SQL that writes a typed value as a text that `judge` takes; None for a type that has no such text.
+def written(column: str, kind: pa.DataType) -> tuple[pa.DataType, str] | None:
+    """How typed values become texts that `judge` takes: the type to cast them to first, and the SQL of the text then.
 
     Args:
         column: SQL of the column.
         kind: its Arrow type.
+
+    Returns:
+        None for a type that has no such text.
     """
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return column
+    text = f"CAST({column} AS VARCHAR)"
+    if pa.types.is_dictionary(kind):
+        return written(column, kind.value_type)
+    if pa.types.is_floating(kind):
+        return pa.float64(), text  # the shortest text of a REAL is another DOUBLE
     if pa.types.is_timestamp(kind) and kind.tz:
-        return f"strftime({column} AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S.%fZ')"
+        return pa.timestamp(kind.unit), f"({text} || 'Z')"  # DuckDB has no nanoseconds with a zone
+    if any(test(kind) for test in (pa.types.is_null, pa.types.is_string_view, pa.types.is_decimal256)):
+        return pa.string(), text
     simple = (
+        pa.types.is_string,
+        pa.types.is_large_string,
         pa.types.is_integer,
         pa.types.is_decimal,
-        pa.types.is_floating,
         pa.types.is_boolean,
         pa.types.is_date,
         pa.types.is_timestamp,
     )
-    return f"CAST({column} AS VARCHAR)" if any(test(kind) for test in simple) else None
+    return (kind, text) if any(test(kind) for test in simple) else None

@@ -18,6 +18,13 @@ REPORT = "report.json"
 ID_CHARACTERS = 32
 SHOWN_CHARACTERS = 12
 
+KEY_BYTES = 1024
+"""Bytes of a key of S3. Ours are longer than those of the files: what would be too long is cut, and marked with `~`."""
+
+PREFIX_BYTES = 800
+NAME_END_BYTES = 40
+"""Bytes at the end of a name that are never cut, so that the name says what the file is."""
+
 
 @dataclass(frozen=True)
 class FileVersion:
@@ -55,7 +62,7 @@ class FileVersion:
 
         Without versioning the time belongs to it: the same bytes under the same key may be dropped again later.
         """
-        which = self.version_id or f"{self.etag} {self.landed_at:%Y-%m-%dT%H:%M:%SZ}"
+        which = self.version_id or f"{self.etag} {self.landed_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
         return hashlib.sha256("\0".join((self.bucket, self.key, which)).encode()).hexdigest()[:ID_CHARACTERS]
 
     @property
@@ -83,12 +90,31 @@ class Place:
     def prefix(self, outcome: Outcome, version: FileVersion) -> str:
         """The folder of one version's things; the same at each attempt."""
         stamp = f"{version.landed_at.astimezone(UTC):%Y%m%dT%H%M%S}"
-        return f"{self.root}{outcome}/{self.folder}{stamp}-{version.file_id[:SHOWN_CHARACTERS]}/"
+        start, end = f"{self.root}{outcome}/", f"{stamp}-{version.file_id[:SHOWN_CHARACTERS]}/"
+        return f"{start}{_cut_folder(self.folder, PREFIX_BYTES - _size(start + end))}{end}"
 
     def file(self, outcome: Outcome, version: FileVersion) -> str:
         """The key that the file itself has at its end."""
-        name = version.name if version.name not in {"", ".", ".."} else "file"
-        return f"{self.prefix(outcome, version)}{name}"
+        name = {"": "file", ".": "file", "..": "file", REPORT: f"_{REPORT}"}.get(version.name, version.name)
+        prefix = self.prefix(outcome, version)
+        return f"{prefix}{_cut_name(name, KEY_BYTES - _size(prefix))}"
+
+
+def _size(text: str) -> int:
+    return len(text.encode())
+
+
+def _cut_folder(folder: str, most: int) -> str:
+    if _size(folder) <= most:
+        return folder
+    return folder.encode()[: most - 2].decode(errors="ignore").rstrip("/") + "~/"
+
+
+def _cut_name(name: str, most: int) -> str:
+    if _size(name) <= most:
+        return name
+    whole, kept = name.encode(), most - NAME_END_BYTES - 1
+    return whole[:kept].decode(errors="ignore") + "~" + whole[-NAME_END_BYTES:].decode(errors="ignore")
 
 
 def plain_parts(key: str) -> list[str]:

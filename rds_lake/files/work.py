@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from rds_lake.errors import ConfigError, PermanentError
 from rds_lake.files.machine import Result, Work
 from rds_lake.files.schema import RefusedError
 from rds_lake.files.stage import RefusedRowsError, Staged
@@ -12,7 +13,11 @@ Done = TypeVar("Done")
 
 
 def refusals(work: Work, store: FileStore, doing: Callable[[], Done]) -> Done | Result:
-    """Do something with a file; when the file turns out to be at fault, the result says so."""
+    """Do something with a file; when it turns out to be at fault, or cannot be done, the result says so.
+
+    Raises:
+        TransientError, ConfigError: something that all files need is not there.
+    """
     try:
         return doing()
     except VersionGoneError:
@@ -27,6 +32,10 @@ def refusals(work: Work, store: FileStore, doing: Callable[[], Done]) -> Done | 
         return Result.refused(error, **facts, details=details_of(done, store))
     except RefusedError as error:
         return Result.refused(error)
+    except ConfigError:
+        raise
+    except PermanentError as error:  # one file's trouble must not stop those that are worked on with it
+        return Result("failed", rows_loaded=0, error=str(error))
 
 
 def details_of(done: Staged, store: FileStore) -> dict[str, Any]:

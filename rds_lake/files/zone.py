@@ -99,8 +99,12 @@ class DropZone:
     def companions(self, works: Sequence[Work]) -> Iterable[FileVersion]:
         """The schema files that wait beside data files: they are taken first, whichever event comes first."""
         tables = sorted({_parts(work)[2] for work in works if work.place.action in {"append", "truncate"}})
-        for table in tables:
-            yield from self._store.page(self._schema_folder(table)).versions
+        found = [version for table in tables for version in self._store.page(self._schema_folder(table)).versions]
+        if not found or not self._store.has_versions():
+            return found
+        # A listing does not say which version an object is; without it the file would have a second identity.
+        looked = side_by_side(lambda version: self._store.look(version.key), found)
+        return [version for version in looked if version is not None]
 
     def _schema_folder(self, table: str) -> str:
         return f"{self._spec.database}/schema/{table}/"
@@ -120,7 +124,7 @@ class DropZone:
     def _ordered(self, works: Sequence[Work]) -> list[Work]:
         """Files in the order in which they landed; of one moment schema files first, and a table's first one always."""
         schemas = {_parts(work)[2].lower() for work in works if work.place.action == "schema"}
-        first = {table for table in schemas if self.agreed(table) is None}
+        first = {table for table in schemas if self._store.look(self._schema_key(table)) is None}
 
         def place(work: Work) -> tuple[bool, datetime, bool, str]:
             is_schema = work.place.action == "schema"

@@ -4,11 +4,16 @@ import sys
 import urllib.error
 import urllib.request
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
+from rds_lake import settings
 from rds_lake.errors import LocalStackError
 from rds_lake.local.layout import BUCKET, DROP_BUCKET, PRIVATE_FOLDER, REGION
 from rds_lake.local.ports import HOST
 from rds_lake.local.service import Service, Site
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 NAME = "aws"
 
@@ -55,7 +60,7 @@ def service(site: Site) -> Service:
         ready=lambda: answers(f"{endpoint(port)}/_ministack/health"),
         address=endpoint(port),
         port=port,
-        once_ready=lambda: _make_buckets(site),
+        once_ready=lambda: _make(site),
     )
 
 
@@ -68,18 +73,27 @@ def answers(address: str) -> bool:
         return False
 
 
-def _make_buckets(site: Site) -> None:
+def _make(site: Site) -> None:
+    """Make the buckets and the audit log's table."""
     import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
+
+    from rds_lake.audit_log.log import AuditLog
 
     access = environment(site)
-    client = boto3.client(
-        "s3",
-        endpoint_url=access["AWS_ENDPOINT_URL"],
+    session = boto3.Session(
         aws_access_key_id=access["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=access["AWS_SECRET_ACCESS_KEY"],
         region_name=REGION,
     )
+    _make_buckets(site, session.client("s3", endpoint_url=access["AWS_ENDPOINT_URL"]))
+    AuditLog(
+        session.client("dynamodb", endpoint_url=access["AWS_ENDPOINT_URL"]), settings.DEFAULTS["RDS_LAKE_AUDIT_TABLE"]
+    ).create()
+
+
+def _make_buckets(site: Site, client: "S3Client") -> None:
+    from botocore.exceptions import BotoCoreError, ClientError
+
     for bucket in (BUCKET, DROP_BUCKET):
         try:
             with suppress(client.exceptions.BucketAlreadyOwnedByYou):  # made at an earlier start

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from rds_lake.audit_log.log import AuditLog
+from rds_lake.errors import ConfigError
 from rds_lake.files.events import EventQueue
 from rds_lake.files.feed import FileFeed
 from rds_lake.files.machine import Receiver, Say
@@ -10,7 +11,7 @@ from rds_lake.files.spec import DropZoneSpec, FileFeedSpec
 from rds_lake.files.store import FileStore
 from rds_lake.files.upsert import RDS
 from rds_lake.files.zone import DropZone
-from rds_lake.resources.services import WarehouseResource, aws_client
+from rds_lake.resources.services import AuditResource, WarehouseResource, aws_client
 from rds_lake.settings import parse_database_url, required
 from rds_lake.warehouse.connection import Database
 
@@ -33,8 +34,16 @@ class FilesResource(dg.ConfigurableResource[None]):
         return EventQueue(aws_client("sqs"), name)
 
     def audit_log(self) -> AuditLog:
-        """The audit log: the DynamoDB table of `RDS_LAKE_AUDIT_TABLE`."""
-        return AuditLog(aws_client("dynamodb"), required("RDS_LAKE_AUDIT_TABLE"))
+        """The audit log.
+
+        Raises:
+            ConfigError: it is switched off, but files cannot do without it.
+        """
+        if required("RDS_LAKE_AUDIT_TABLE") == "off":
+            raise ConfigError(
+                "RDS_LAKE_AUDIT_TABLE is 'off', but dropped files are claimed in the audit log.", "Name a table."
+            )
+        return AuditResource().log()
 
     def postgres(self) -> Database:
         """PostgreSQL on RDS.

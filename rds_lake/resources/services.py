@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import dagster as dg
 from pydantic import PrivateAttr
 
+from rds_lake.audit_log.log import AuditLog
 from rds_lake.extract.source import Source
 from rds_lake.lake.catalog import Catalog
 from rds_lake.lake.s3 import ATTEMPTS, open_s3
@@ -101,6 +102,22 @@ class WarehouseResource(dg.ConfigurableResource[None]):
         return Warehouse(url, required("RDS_LAKE_REDSHIFT_IAM_ROLE"))
 
 
+class AuditResource(dg.ConfigurableResource[None]):
+    """The audit log in DynamoDB: `RDS_LAKE_AUDIT_TABLE`."""
+
+    _log: AuditLog | None = PrivateAttr(default=None)
+
+    def log(self) -> AuditLog:
+        """The audit log."""
+        if self._log is None:
+            self._log = AuditLog(aws_client("dynamodb"), required("RDS_LAKE_AUDIT_TABLE"))
+        return self._log
+
+    def pipelines_log(self) -> AuditLog | None:
+        """The audit log for runs of tables, which do without it when the variable says `off`."""
+        return None if required("RDS_LAKE_AUDIT_TABLE") == "off" else self.log()
+
+
 class ProgressResource(dg.ConfigurableResource[None]):
     """Where assets tell how far they are; nobody listens unless the process set a listener, as `rds-lake sync` does."""
 
@@ -124,5 +141,6 @@ def build_resources() -> dict[str, dg.ConfigurableResource[None]]:
         "rds": RdsResource(),
         "lake": LakeResource(),
         "warehouse": WarehouseResource(),
+        "audit": AuditResource(),
         "progress": ProgressResource(),
     }

@@ -1,5 +1,6 @@
 """The API under test: an audit log of its own, a real server, and a client that knows nothing of FastAPI."""
 
+import hashlib
 import json
 import threading
 import time
@@ -125,7 +126,7 @@ def record_of(number: int, table: str = TABLE, **more: Any) -> Record:
     """The record of a file, one second after the one before."""
     given: dict[str, Any] = {
         "table": table,
-        "file_id": f"{table.encode().hex()[:24]}{number:08x}",
+        "file_id": hashlib.sha256(f"{table}/{number}".encode()).hexdigest()[:32],
         "file_name": f"file_{number}.csv",
         "action": "append",
         "status": "processing",

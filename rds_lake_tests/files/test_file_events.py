@@ -1,0 +1,3 @@
+"""x."""
+import json
+def bridged(v): return json.dumps({"detail": {"bucket": {"name": v.bucket}, "object": {"key": v.key}}})

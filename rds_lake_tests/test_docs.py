@@ -7,6 +7,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
 
+import jsonschema
 import pytest
 import typer.main
 import yaml
@@ -14,8 +15,13 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from rds_lake import settings
+from rds_lake.audit_log.record import NAMES, SORT
 from rds_lake.cli import app
 from rds_lake.extract.types import Column
+from rds_lake.files.check import FILE, RAW, REASONS
+from rds_lake.files.options import CsvOptions
+from rds_lake.files.schema import LINE, TableSchema, read_schema
+from rds_lake.files.spec import Cleaning, DropZoneSpec, FileFeedSpec
 from rds_lake.lake.agreement import agreed_from_json, agreed_to_json
 from rds_lake.lake.batch import new_batch_id
 from rds_lake.lake.manifest import File, Manifest
@@ -25,8 +31,11 @@ from rds_lake.spec import Rule, TableSpec
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-README, TABLES, MANIFEST = (ROOT / name for name in ("README.md", "docs/tables.md", "docs/manifest.md"))
+README, TABLES, MANIFEST, FILES = (
+    ROOT / name for name in ("README.md", "docs/tables.md", "docs/manifest.md", "docs/files.md")
+)
 COMPONENT = "type: rds_lake.components.TablePipeline"
+RECEIVERS: dict[str, type[BaseModel]] = {"DropZone": DropZoneSpec, "FileFeed": FileFeedSpec}
 GROUP = typer.main.get_command(app)
 COMMANDS = {
     f"{name} {word}".strip(): found
@@ -57,9 +66,9 @@ def section(markdown: str, heading: str) -> str:
     return re.split(rf"^#{{1,{level}}} ", body, maxsplit=1, flags=re.MULTILINE)[0]
 
 
-def blocks(language: str) -> list[tuple[Path, str]]:
+def blocks(language: str, page: Path | None = None) -> list[tuple[Path, str]]:
     found = re.compile(rf"^```{language}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-    return [(page, block) for page in PAGES for block in found.findall(text(page))]
+    return [(page, block) for page in ([page] if page else PAGES) for block in found.findall(text(page))]
 
 
 def default_of(field: Any) -> str:
@@ -71,6 +80,8 @@ def default_of(field: Any) -> str:
         return "see below"
     if value is None:
         return "none"
+    if isinstance(value, tuple) and value:
+        return ", ".join(value)
     return str(value).lower() if isinstance(value, bool) else str(value or "empty")
 
 
@@ -174,7 +185,7 @@ def json_fields(value: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def test_the_manifest_example_is_one():
-    example = blocks("json")[0][1]
+    example = blocks("json", MANIFEST)[0][1]
     manifest = Manifest.from_json(example.encode(), "lake", "the example")
     assert manifest.rows == json.loads(example)["rows"]
     assert json.loads(manifest.to_json("lake")) == json.loads(example)
@@ -183,7 +194,7 @@ def test_the_manifest_example_is_one():
 
 
 def test_the_example_of_an_agreed_schema_is_one() -> None:
-    example = blocks("json")[1][1]
+    example = blocks("json", MANIFEST)[1][1]
     agreed = agreed_from_json(example.encode(), "the example")
     assert json.loads(agreed_to_json(agreed)) == json.loads(example)
     documented = set(table_rows(section(text(MANIFEST), "## The agreed schema")))
@@ -211,6 +222,47 @@ def test_yaml_examples_validate():
     assert {page for page, _ in examples} >= {README, TABLES}
     for _, block in examples:
         TableSpec.model_validate(yaml.safe_load(block)["attributes"])
+
+
+@pytest.mark.parametrize(
+    ("model", "heading"), [(DropZoneSpec, "### Keys of a drop zone"), (FileFeedSpec, "### Keys of a feed")]
+)
+def test_every_key_of_drop_zones_and_feeds_is_documented_with_its_default(model, heading):
+    documented = {key: cells[1] for key, cells in table_rows(section(text(FILES), heading)).items()}
+    apart = ("csv.", "columns.", "clean.", "tables.<name>.csv.")
+    assert documented == {key: value for key, value in yaml_keys(model) if not key.startswith(apart)}
+
+
+def test_every_key_that_they_share_is_documented_with_its_default():
+    reading = table_rows(section(text(FILES), "## Reading text"))
+    assert {key: reading[key][1] for key, _ in yaml_keys(CsvOptions)} == dict(yaml_keys(CsvOptions))
+    cleaning = table_rows(section(text(FILES), "### Cleaning"))
+    assert {key: cells[1] for key, cells in cleaning.items()} == dict(yaml_keys(Cleaning))
+
+
+def test_the_examples_of_drop_zones_and_feeds_have_every_key():
+    for name, model in RECEIVERS.items():
+        [block] = [block for _, block in blocks("yaml") if block.startswith(f"type: rds_lake.components.{name}\n")]
+        attributes = yaml.safe_load(block)["attributes"]
+        model.model_validate(attributes)
+        assert set(attributes) == {key for key, _ in yaml_keys(model) if "." not in key}
+
+
+def test_the_json_schema_of_schema_files_is_that_of_the_model_and_their_example_keeps_it():
+    shipped = json.loads(text(ROOT / "docs/table-schema.json"))
+    assert shipped == TableSchema.model_json_schema()
+    [example] = [block for page, block in blocks("json") if page == FILES]
+    jsonschema.validate(json.loads(example), shipped)
+    assert read_schema(example.encode(), "the example").allowed_operations == ("truncate", "schema")
+
+
+def test_every_attribute_of_the_audit_log_is_documented():
+    named = set(re.findall(r"`([A-Z][A-Za-z0-9]+)`", section(text(FILES), "## The audit log")))
+    assert {*NAMES.values(), SORT} <= named
+
+
+def test_what_a_discarded_row_of_a_file_carries_is_documented():
+    assert {FILE, LINE, REASONS, RAW} <= set(table_rows(section(text(FILES), "## Reading text")))
 
 
 def test_the_full_example_has_every_key_and_every_rule():

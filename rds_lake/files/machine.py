@@ -200,7 +200,8 @@ class Machine:
     def run(self, claimed: Sequence[Record]) -> Iterator[tuple[Record, Result]]:
         """Handle files, in the order in which they landed; each comes back once it has ended.
 
-        Those that were begun again and again without an end come last, one by one. A file that somebody else has taken over meanwhile does not come back.
+        Those that were begun again and again without an end come last, one by one. A file that somebody else has taken
+        over meanwhile does not come back.
 
         Raises:
             TransientError, ConfigError: something that all files need is not there; they wait for the next attempt.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from benchmarks.contenders import Stage
 from benchmarks.scene import Scene
 from benchmarks.stages.extract import extract_orders, extract_wide
+from benchmarks.stages.files import dropped, listing
 from benchmarks.stages.pipeline import first_load, growth, pipeline
 from benchmarks.stages.rooms import landing, split
 from benchmarks.stages.warehouse import load, merge
@@ -37,5 +38,7 @@ STAGES: Mapping[str, Planned] = {
     "merge": Planned(merge, (1_000_000,), (5_000_000,)),
     "pipeline": Planned(pipeline, (68_883,), (68_883, 5_000_000)),
     "first_load": Planned(first_load, (1_000_000,), (5_000_000,)),
+    "listing": Planned(listing, (10_000,), (100_000,)),
+    "dropped": Planned(dropped, (100,), (1_000,)),
     "growth": Planned(growth, (100_000, 1_000_000), (100_000, 1_000_000, 5_000_000, 20_000_000)),
 }

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError
 
 from rds_lake.audit_log.log import AuditLog
+from rds_lake.errors import ConfigError
 from rds_lake.settings import required
 
 THREADS = 40
@@ -16,6 +18,9 @@ def open_log(environ: Mapping[str, str]) -> AuditLog:
     """The audit log.
 
     API Gateway waits 29 seconds for an answer; botocore's own timeouts are twice as long.
+
+    Raises:
+        ConfigError: the environment lacks something, such as the region.
     """
     config = Config(
         retries={"mode": "standard", "max_attempts": 5},
@@ -24,7 +29,14 @@ def open_log(environ: Mapping[str, str]) -> AuditLog:
         read_timeout=10,
         max_pool_connections=THREADS,
     )
-    return AuditLog(boto3.client("dynamodb", config=config), required("RDS_LAKE_AUDIT_TABLE", environ))
+    name = required("RDS_LAKE_AUDIT_TABLE", environ)
+    try:
+        return AuditLog(boto3.Session().client("dynamodb", config=config), name)
+    except (BotoCoreError, ValueError) as error:  # ValueError: AWS_ENDPOINT_URL is no URL
+        raise ConfigError(
+            f"AWS cannot be asked for the DynamoDB table {name}: {error}.",
+            "Set AWS_DEFAULT_REGION, and check the other AWS_* variables.",
+        ) from error
 
 
 def dagster_url(environ: Mapping[str, str]) -> str | None:

@@ -17,12 +17,12 @@ from rds_lake.files.read import Texts
 from rds_lake.files.schema import LINE, FileColumn, TableSchema
 from rds_lake.files.spec import Cleaning
 from rds_lake.files.text import Broken
-from rds_lake.files.types import judge
+from rds_lake.files.types import Judgement, judge
 from rds_lake.sql import literal, quote
 
 REASONS, RAW, FILE = "_reasons", "_raw", "_file"
 
-_TEXT, _CLEANED, _PAIRS = " text of ", " cleaned", " pairs"
+_TEXT, _VALUE, _FITS, _CLEANED, _PAIRS = " text of ", " value of ", " fits ", " cleaned", " pairs"
 """Names inside of the query, which no column has: none begins with a blank."""
 
 UNREADABLE = "unreadable"
@@ -112,12 +112,13 @@ class Checker:
             self._engine.unregister("given")
 
     def _query(self, texts: Texts) -> str:
-        parts = [
-            _Part.of(column, self._text(column, texts), self._cleaning.get(column.name), self._schema.required)
-            for column in self._schema.columns
-        ]
+        """Step by step, so that no step repeats the SQL of the one before: a table may have a thousand columns."""
+        columns, required = self._schema.columns, self._schema.required
+        parts = [_Part(column, self._cleaning.get(column.name), column.name in required) for column in columns]
+        given = [f"{self._text(part.column, texts)} AS {part.text}" for part in parts]
+        judged = [f"{part.judged.value} AS {part.plain}, {part.judged.fits} AS {part.fits}" for part in parts]
         values = [f"{part.value(self._moment)} AS {quote(part.name)}" for part in parts]
-        shown = [f"{part.text} AS {quote(_TEXT + part.name)}" for part in parts]
+        shown = [part.text for part in parts]
         reasons = ", ".join(part.reason for part in parts)
         cleaned = ", ".join(part.cleaned for part in parts if part.rule)
         pairs = ", ".join(part.pair for part in parts if part.rule)
@@ -127,7 +128,8 @@ class Checker:
             f"SELECT *, CASE WHEN len({quote(_CLEANED)}) > 0 THEN {quote(_PAIRS)} END AS {RAW} FROM "
             f"(SELECT {quote(LINE)}, {', '.join(values)}, {', '.join(shown)}, "
             f"{some.format(reasons)}::VARCHAR[] AS {REASONS}, {some.format(cleaned) if cleaned else '[]'}::VARCHAR[] "
-            f"AS {quote(_CLEANED)}, {raw} AS {quote(_PAIRS)} FROM given)"
+            f"AS {quote(_CLEANED)}, {raw} AS {quote(_PAIRS)} FROM "
+            f"(SELECT *, {', '.join(judged)} FROM (SELECT {quote(LINE)}, {', '.join(given)} FROM given)))"
         )
 
     def _text(self, column: FileColumn, texts: Texts) -> str:
@@ -163,18 +165,34 @@ class Checker:
 class _Part:
     """The SQL of one column."""
 
-    name: str
     column: FileColumn
-    text: str
-    fits: str
-    plain: str
     rule: Cleaning | None
     required: bool
 
-    @classmethod
-    def of(cls, column: FileColumn, text: str, rule: Cleaning | None, required: frozenset[str]) -> "_Part":
-        judged = judge(column.declared, f"({text})", formats=column.formats, thousands=column.thousands)
-        return cls(column.name, column, f"({text})", judged.fits, judged.value, rule, column.name in required)
+    @property
+    def name(self) -> str:
+        """The column's name."""
+        return self.column.name
+
+    @property
+    def text(self) -> str:
+        """Its text."""
+        return quote(_TEXT + self.name)
+
+    @property
+    def plain(self) -> str:
+        """The value that the text stands for."""
+        return quote(_VALUE + self.name)
+
+    @property
+    def fits(self) -> str:
+        """Whether it stands for one."""
+        return quote(_FITS + self.name)
+
+    @property
+    def judged(self) -> Judgement:
+        """What makes `plain` and `fits` of `text`."""
+        return judge(self.column.declared, self.text, formats=self.column.formats, thousands=self.column.thousands)
 
     @property
     def _is_missing(self) -> str:

@@ -29,6 +29,9 @@ MESSAGES = 10
 WAIT_SECONDS = 1
 """How long a request waits for messages; without waiting SQS asks some of its servers only."""
 
+KEY_BYTES = 1024
+"""The longest key that S3 knows."""
+
 HIDDEN_SECONDS = 60
 """How long others do not get a message that is looked at; far more than a tick takes."""
 
@@ -107,14 +110,27 @@ def hints_of(body: str) -> tuple[Hint, ...]:
         if "Records" in data:
             return tuple(_of_notification(item["s3"]) for item in data["Records"])
         detail = data["detail"]
-        return (Hint(detail["bucket"]["name"], detail["object"]["key"], detail["object"].get("version-id")),)
+        return (_hint(detail["bucket"]["name"], detail["object"]["key"], detail["object"].get("version-id")),)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it has no {error}") from error
 
 
 def _of_notification(item: Mapping[str, Any]) -> Hint:
     thing = item["object"]
-    return Hint(item["bucket"]["name"], unquote_plus(thing["key"]), thing.get("versionId"))
+    return _hint(item["bucket"]["name"], unquote_plus(thing["key"]), thing.get("versionId"))
+
+
+def _hint(bucket: object, key: object, version_id: object) -> Hint:
+    """An object that a message names.
+
+    Raises:
+        TypeError, ValueError: S3 has no such names; to ask it would end the tick that reads the other messages.
+    """
+    if not isinstance(bucket, str) or not isinstance(key, str) or not isinstance(version_id, str | None):
+        raise TypeError("text as its bucket, key or version")
+    if len(key.encode()) > KEY_BYTES:
+        raise ValueError(f"its key has more than {KEY_BYTES:,} bytes")
+    return Hint(bucket, key, version_id or None)
 
 
 class EventQueue:
@@ -174,7 +190,7 @@ class EventQueue:
 def _message(receipt: str, body: str) -> Message:
     try:
         return Message(receipt, hints_of(body))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return Message(receipt, (), f"a message is not of S3: {error}")
 
 

@@ -196,6 +196,7 @@ class Machine:
         self._run_id = run_id
         self._say = say
         self._keeper = Keeper(self._store)
+        self._ahead: dict[str, Record] = {}
 
     def run(self, claimed: Sequence[Record]) -> Iterator[tuple[Record, Result]]:
         """Handle files, in the order in which they landed; each comes back once it has ended.
@@ -207,6 +208,7 @@ class Machine:
             TransientError, ConfigError: something that all files need is not there; they wait for the next attempt.
         """
         ordered = sorted(claimed, key=lambda record: (record.landed_at, record.file_id))
+        self._ahead = {record.file_id: record for record in ordered}
         together = [record for record in ordered if record.attempts < ALONE]
         for start in range(0, len(together), AT_ONCE):
             yield from self._some(together[start : start + AT_ONCE])
@@ -215,7 +217,7 @@ class Machine:
             yield from self._some([record])
 
     def _some(self, claimed: Sequence[Record]) -> Iterator[tuple[Record, Result]]:
-        works = self._begin(claimed)
+        works = self._begin([self._ahead.pop(each.file_id) for each in claimed if each.file_id in self._ahead])
         left = {work.record.file_id: work for work in works}
         found: list[tuple[Work, Result]] = []
         with _heartbeat(self._log, left):
@@ -254,11 +256,11 @@ class Machine:
             return None
 
     def _claimed_companions(self, works: Sequence[Work]) -> list[Record]:
-        """The companions of some files, claimed; those that others have claimed are waited for."""
+        """The companions of some files: claimed by us, now or before; those that others have claimed are waited for."""
         found = [new_record(self._receiver, version) for version in self._receiver.companions(works)]
         known = {work.record.file_id for work in works}
         others = [record for record in found if record is not None and record.file_id not in known]
-        claims = {record.file_id: self._log.claim(record) for record in others}
+        claims = {record.file_id: self._ahead.pop(record.file_id, None) or self._log.claim(record) for record in others}
         mine = [claim for claim in claims.values() if claim is not None]
         first = min((record.landed_key for record in mine), default=None)
         # Of two workers that wait for companions, the one whose own come first does not wait for the other one.

@@ -211,7 +211,7 @@ def _read_parquet(content: IO[bytes], name: str, schema: TableSchema) -> Iterato
         file = pq.ParquetFile(content)
         columns = list(file.schema_arrow)
     except (pa.ArrowException, OSError, UnicodeError) as error:
-        raise RefusedError(f"{name} is no Parquet file: {error}.", "Write it again.") from error
+        raise RefusedError(f"{name} is no Parquet file: {str(error).rstrip('.')}.", "Write it again.") from error
     fields = {_folded(item.name): item for item in columns}
     if len(fields) < len(columns):
         raise RefusedError(f"{name} has two columns whose names differ in case only.", "Rename one of them.")
@@ -232,7 +232,7 @@ def _read_parquet(content: IO[bytes], name: str, schema: TableSchema) -> Iterato
                 yield Texts(pa.table([lines, *values], names=names), texts)
                 row += rows.num_rows
     except (pa.ArrowException, OSError) as error:
-        raise RefusedError(f"{name} is damaged: {error}.", "Write it again.") from error
+        raise RefusedError(f"{name} is damaged: {str(error).rstrip('.')}.", "Write it again.") from error
 
 
 def _written(name: str, given: str, item: pa.Field) -> tuple[pa.DataType, str]:

@@ -157,6 +157,18 @@ def test_a_key_and_its_mode_come_together(mode: str, key: str) -> None:
         Auth(mode, key)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("given", [{}, {"AWS_DEFAULT_REGION": "eu-central-1", "AWS_ENDPOINT_URL": "nonsense"}])
+def test_without_a_region_or_with_a_wrong_endpoint_no_server_is_started(
+    given: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="Set AWS_DEFAULT_REGION"):
+        serve.serve("127.0.0.1", 0, {})
+
+
 # --- the process that `rds-lake api` runs -----------------------------------------------------------------------------
 
 

@@ -96,7 +96,7 @@ class FakeLog:
         return {file_id: record for file_id, record in found.items() if record}
 
     def open_files(self, receiver: str) -> list[Record]:
-        return [record for record in self.records.values() if not record.is_finished]
+        return [held for held in self.records.values() if held.receiver == receiver and not held.is_finished]
 
     def claim(self, record: Record) -> Record | None:
         if record.file_id in self.records or record.file_id in self.known:

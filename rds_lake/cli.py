@@ -83,7 +83,10 @@ def up(ui: UI = True) -> None:
     running = stack.up(home, ui=False, report=typer.echo)
     os.environ.update(stack.environment(home))
     if not before:
-        _set_up_files(lambda _: None)
+        try:
+            _set_up_files(lambda _: None)
+        except RdsLakeError as error:  # such as a mistake in a YAML file: the servers are up all the same
+            typer.echo(f"warning: what dropped files need could not be made: {error}", err=True)
     running = stack.up(home, ui=ui, report=typer.echo) if ui else running
     typer.echo(f'{"Already up" if before else "Up"}, in {home}. Connect with: eval "$(rds-lake env)"')
     if running.ui_address:

@@ -54,6 +54,7 @@ def receiver_sensors(spec: ReceiverSpec) -> list[dg.SensorDefinition]:
         taken = take_events(files.queue(queue_name(spec)), files.receiver(spec), files.audit_log())
         for problem in taken.problems:
             context.log.warning(problem)
+        context.log.info(taken.summary)
         return _result(spec, taken.claimed, taken.summary, "event", None)
 
     @dg.sensor(
@@ -65,6 +66,7 @@ def receiver_sensors(spec: ReceiverSpec) -> list[dg.SensorDefinition]:
     )
     def file_listing(context: SensorEvaluationContext, files: FilesResource) -> dg.SensorResult:
         swept = sweep(files.receiver(spec), files.audit_log(), Cursor.of(context.cursor))
+        context.log.info(swept.summary)
         return _result(spec, swept.claimed, swept.summary, "listing", swept.cursor.text)
 
     return [file_events, file_listing]

@@ -17,12 +17,12 @@ from rds_lake.files.read import Texts
 from rds_lake.files.schema import LINE, FileColumn, TableSchema
 from rds_lake.files.spec import Cleaning
 from rds_lake.files.text import Broken
-from rds_lake.files.types import Judgement, judge
+from rds_lake.files.types import judge
 from rds_lake.sql import literal, quote
 
 REASONS, RAW, FILE = "_reasons", "_raw", "_file"
 
-_TEXT, _VALUE, _FITS, _CLEANED, _PAIRS = " text of ", " value of ", " fits ", " cleaned", " pairs"
+_TEXT, _VALUE, _CLEANED, _PAIRS = " text of ", " value of ", " cleaned", " pairs"
 """Names inside of the query, which no column has: none begins with a blank."""
 
 UNREADABLE = "unreadable"
@@ -116,7 +116,7 @@ class Checker:
         columns, required = self._schema.columns, self._schema.required
         parts = [_Part(column, self._cleaning.get(column.name), column.name in required) for column in columns]
         given = [f"{self._text(part.column, texts)} AS {part.text}" for part in parts]
-        judged = [f"{part.judged.value} AS {part.plain}, {part.judged.fits} AS {part.fits}" for part in parts]
+        judged = [f"{part.judged} AS {part.plain}" for part in parts]
         values = [f"{part.value(self._moment)} AS {quote(part.name)}" for part in parts]
         shown = [part.text for part in parts]
         reasons = ", ".join(part.reason for part in parts)
@@ -181,17 +181,12 @@ class _Part:
 
     @property
     def plain(self) -> str:
-        """The value that the text stands for."""
+        """The value that the text stands for, NULL if it does not fit."""
         return quote(_VALUE + self.name)
 
     @property
-    def fits(self) -> str:
-        """Whether it stands for one."""
-        return quote(_FITS + self.name)
-
-    @property
-    def judged(self) -> Judgement:
-        """What makes `plain` and `fits` of `text`."""
+    def judged(self) -> str:
+        """What makes `plain` of `text`."""
         return judge(self.column.declared, self.text, formats=self.column.formats, thousands=self.column.thousands)
 
     @property
@@ -202,29 +197,28 @@ class _Part:
 
     @property
     def _is_invalid(self) -> str:
-        return f"(NOT {self._is_missing} AND NOT COALESCE({self.fits}, FALSE))"
+        return f"(NOT {self._is_missing} AND {self.plain} IS NULL)"
 
     @property
     def _is_replaced(self) -> str:
-        if self.rule is None:
-            return "FALSE"
-        whens = [self._is_missing] if self.rule.missing else []
-        whens += [self._is_invalid] if self.rule.invalid else []
+        whens = [self._is_missing] if self.rule and self.rule.missing else []
+        whens += [self._is_invalid] if self.rule and self.rule.invalid else []
         return f"({' OR '.join(whens)})"
 
     def value(self, moment: datetime) -> str:
         """The value, or what takes its place."""
         if self.rule is None:
             return self.plain
-        new = judge(self.column.declared, literal(self.rule.replacement(self.column.declared, moment))).value
+        new = judge(self.column.declared, literal(self.rule.replacement(self.column.declared, moment)))
         return f"CASE WHEN {self._is_replaced} THEN {new} ELSE {self.plain} END"
 
     @property
     def reason(self) -> str:
         """Why the row does not fit, NULL when it does."""
-        missing = f"WHEN {self._is_missing} THEN {literal(f'{self.name} is missing')}" if self.required else ""
+        replaced = f"WHEN {self._is_replaced} THEN NULL" if self.rule else ""
+        missing = literal(f"{self.name} is missing") if self.required else "NULL"
         wrong = literal(f"{self.name} is no {self.column.type}")
-        return f"CASE WHEN {self._is_replaced} THEN NULL {missing} WHEN {self._is_invalid} THEN {wrong} END"
+        return f"CASE {replaced} WHEN {self._is_missing} THEN {missing} WHEN {self.plain} IS NULL THEN {wrong} END"
 
     @property
     def cleaned(self) -> str:

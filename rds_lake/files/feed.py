@@ -97,13 +97,12 @@ class FileFeed:
             return Result("failed", staged.read, 0, staged.discarded, str(error), staged.content)
         if not done:
             self._say(f"{staged.name} is in the table already; it is settled now")
-        told = f"{staged.discarded:,} of {staged.read:,} rows were discarded; the first: {staged.first}"
         return Result(
             "completed",
             staged.read,
             staged.rows,
             staged.discarded,
-            told if staged.first else None,
+            staged.story,
             staged.content,
             details_of(staged, self._store),
         )

@@ -21,7 +21,7 @@ from rds_lake.sql import quote
 ROWS = 16_384
 """Rows of a batch."""
 
-CHARACTERS = 8 * 1024 * 1024
+CHARACTERS = 16 * 1024 * 1024
 """Characters of text that end a batch: long rows make it shorter."""
 
 SHOWN = 1000

@@ -1,7 +1,7 @@
 """The schema of a table that files are loaded into: what a schema file may say, and how it may change.
 
-Pure. A change may add columns and widen types; what would lose data is refused and says why. Columns keep their order,
-new ones come last.
+Pure. A change may add columns and widen types; what would lose data is refused and says why. The order of the columns is
+the schema file's own: files without a header are read in it. In the warehouse new columns come last.
 """
 
 import json
@@ -230,9 +230,7 @@ def evolve(held: TableSchema, wanted: TableSchema, table: str) -> TableSchema:
             f"The schema of {table} would lose data: {'; '.join(problems)}.",
             "Add columns and widen types only; for anything else make another table.",
         )
-    kept = tuple(given[column.name] for column in held.columns)
-    new = tuple(column for column in wanted.columns if column.name not in old)
-    return wanted.model_copy(update={"columns": (*kept, *new)})
+    return wanted  # in its own order, which is that of files without a header from now on
 
 
 def _loss(column: FileColumn, wanted: FileColumn | None) -> str | None:

@@ -86,6 +86,16 @@ class Staged:
         return self.rows + self.discarded
 
     @property
+    def story(self) -> str | None:
+        """What the record of a completed file says of its rows; None when all came in as they were."""
+        told = (
+            [f"{self.discarded:,} of {self.read:,} rows were discarded; the first: {self.first}"] if self.first else []
+        )
+        if self.cleaned:
+            told.append("Replaced: " + ", ".join(f"{what} ({count:,})" for what, count in self.cleaned.items()))
+        return ". ".join(told) or None
+
+    @property
     def order(self) -> tuple[datetime, str]:
         """Its place among all files."""
         return self.landed_at, self.file_id

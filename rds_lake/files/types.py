@@ -1,7 +1,7 @@
 """Declared types: what a column's `type` may say, and how a text becomes such a value or is found to be none.
 
 The only place that knows them. A value is taken as it is or not at all: what would have to be cut, rounded or guessed
-does not fit. The texts are judged by DuckDB; `Judgement` is the SQL for one column of texts.
+does not fit. The texts are judged by DuckDB; `judge` is the SQL for one column of texts.
 """
 
 import re
@@ -119,21 +119,8 @@ class DeclaredType:
         return self.kind == "text"
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """The SQL for one column of texts.
-
-    Attributes:
-        value: the value of a text that fits, NULL for any other.
-        fits: whether a text that is not NULL fits.
-    """
-
-    value: str
-    fits: str
-
-
-def judge(declared: DeclaredType, text: str, *, formats: tuple[str, ...] = (), thousands: str = "") -> Judgement:
-    """The SQL that turns texts into values of a type.
+def judge(declared: DeclaredType, text: str, *, formats: tuple[str, ...] = (), thousands: str = "") -> str:
+    """The SQL that turns texts into values of a type: NULL of one that does not fit, as of NULL.
 
     Args:
         declared: the type.
@@ -142,7 +129,7 @@ def judge(declared: DeclaredType, text: str, *, formats: tuple[str, ...] = (), t
         thousands: what separates thousands in numbers; nothing when empty.
     """
     if declared.kind == "text":
-        return Judgement(text, f"(strlen({text}) <= {declared.size} AND NOT contains({text}, chr(0)))")
+        return f"CASE WHEN strlen({text}) <= {declared.size} AND NOT contains({text}, chr(0)) THEN {text} END"
     plain = f"trim({text})"
     if declared.kind in {"date", "timestamp", "timestamptz"}:
         return _moment(declared, plain, formats)
@@ -153,13 +140,12 @@ def judge(declared: DeclaredType, text: str, *, formats: tuple[str, ...] = (), t
 
 def fits(declared: DeclaredType, text: str) -> bool:
     """Whether a text stands for a value of a type."""
-    judged = judge(declared, literal(text)).fits
     with duckdb.connect(config={"threads": 1}) as engine:
         engine.execute("SET TimeZone = 'UTC'")
-        return bool(engine.sql(f"SELECT COALESCE({judged}, FALSE)").fetchall()[0][0])
+        return bool(engine.sql(f"SELECT {judge(declared, literal(text))} IS NOT NULL").fetchall()[0][0])
 
 
-def _number(declared: DeclaredType, text: str, thousands: str) -> Judgement:
+def _number(declared: DeclaredType, text: str, thousands: str) -> str:
     whole = "[0-9]+"
     if thousands:
         whole = f"([0-9]+|[0-9]{{1,3}}({re.escape(thousands)}[0-9]{{3}})+)"
@@ -170,30 +156,29 @@ def _number(declared: DeclaredType, text: str, thousands: str) -> Judgement:
     }[declared.kind]
     digits = f"replace({text}, {literal(thousands)}, '')" if thousands else text
     value = f"TRY_CAST({digits} AS {_engine_name(declared)})"
-    fits = f"regexp_full_match({text}, {literal(pattern)}) AND {value} IS NOT NULL"
     if declared.kind == "float":  # what is too large becomes infinite, what is too small becomes zero
-        fits += f" AND isfinite({value}) AND ({value} <> 0 OR NOT regexp_matches({text}, '^[^eE]*[1-9]'))"
-    return Judgement(value, f"({fits})")
+        exact = f"isfinite({value}) AND ({value} <> 0 OR NOT regexp_matches({text}, '^[^eE]*[1-9]'))"
+        value = f"CASE WHEN {exact} THEN {value} END"
+    return f"CASE WHEN regexp_full_match({text}, {literal(pattern)}) THEN {value} END"
 
 
-def _boolean(text: str) -> Judgement:
+def _boolean(text: str) -> str:
     lower = f"lower({text})"
     true, false = (", ".join(literal(word) for word in words) for words in (_TRUE, _FALSE))
-    value = f"(CASE WHEN {lower} IN ({true}) THEN TRUE WHEN {lower} IN ({false}) THEN FALSE END)"
-    return Judgement(value, f"({value} IS NOT NULL)")
+    return f"CASE WHEN {lower} IN ({true}) THEN TRUE WHEN {lower} IN ({false}) THEN FALSE END"
 
 
-def _moment(declared: DeclaredType, text: str, formats: tuple[str, ...]) -> Judgement:
+def _moment(declared: DeclaredType, text: str, formats: tuple[str, ...]) -> str:
     engine = _engine_name(declared)
-    first, after = (f"CAST({literal(day)} AS {engine})" for day in _IN_CALENDAR)
     if formats:
         moment = f"COALESCE({', '.join(_parsed(declared, text, item) for item in formats)})"
-        value, fits = f"CAST({moment} AS {engine})", "TRUE"
+        value = f"CAST({moment} AS {engine})"
         if declared.kind == "date":  # a time would be cut off
-            fits = f"{moment} = CAST({value} AS TIMESTAMP)"
+            value = f"CASE WHEN {moment} = CAST({value} AS TIMESTAMP) THEN {value} END"
     else:
-        value, fits = _iso(declared, text)
-    return Judgement(value, f"COALESCE({fits} AND {value} >= {first} AND {value} < {after}, FALSE)")
+        value = _iso(declared, text)
+    first, after = (f"CAST({literal(day)} AS {engine})" for day in _IN_CALENDAR)
+    return f"CASE WHEN {value} >= {first} AND {value} < {after} THEN {value} END"
 
 
 def _parsed(declared: DeclaredType, text: str, item: str) -> str:
@@ -203,8 +188,8 @@ def _parsed(declared: DeclaredType, text: str, item: str) -> str:
     return f"CASE WHEN regexp_full_match({text}, {literal(pattern_of(item))}) THEN {parsed} END"
 
 
-def _iso(declared: DeclaredType, text: str) -> tuple[str, str]:
-    """SQL of the value that a text of ISO 8601 is, and whether it is one."""
+def _iso(declared: DeclaredType, text: str) -> str:
+    """SQL of the value that a text of ISO 8601 is, NULL of any other text."""
     pattern = {
         "date": _DAY,
         "timestamp": f"{_DAY}([T ]{_TIME}{_UTC})?",
@@ -216,7 +201,8 @@ def _iso(declared: DeclaredType, text: str) -> tuple[str, str]:
     elif declared.kind == "timestamptz":  # DuckDB needs the seconds before an offset, and no blank
         whole = rf"regexp_replace({text}, '^(.{{16}}) ?(Z|UTC|[+-].*)$', '\1:00\2')"
         plain = rf"regexp_replace(replace({whole}, 'UTC', 'Z'), ' ([Z+-])', '\1')"
-    return f"TRY_CAST({plain} AS {_engine_name(declared)})", f"regexp_full_match({text}, {literal(pattern)})"
+    value = f"TRY_CAST({plain} AS {_engine_name(declared)})"
+    return f"CASE WHEN regexp_full_match({text}, {literal(pattern)}) THEN {value} END"
 
 
 def _engine_name(declared: DeclaredType) -> str:

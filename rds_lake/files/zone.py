@@ -317,12 +317,9 @@ class DropZone:
                 f"{done.name} landed before a file that has replaced the whole table.", "Drop it again if it is meant."
             )
             return Result.refused(error, **facts, details=details)
-        told = (
-            f"{done.discarded:,} of {done.read:,} rows were discarded; the first: {done.first}" if done.first else None
-        )
         if loaded.again:
             details = {**details, "loaded again after it": list(loaded.again)}
-        return Result("completed", rows_loaded=loaded.rows[done.file_id], error=told, details=details, **facts)
+        return Result("completed", rows_loaded=loaded.rows[done.file_id], error=done.story, details=details, **facts)
 
 
 def _check_allowed(schema: TableSchema, work: Work) -> None:

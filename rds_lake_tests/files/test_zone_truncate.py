@@ -1,4 +1,4 @@
-"""Files that replace the whole content of a table: readers see the old rows or the new ones, and a bad file keeps the old.
+"""Files that replace the whole content of a table: readers see the old rows or the new ones, a bad file keeps the old.
 
 `truncate` never empties a table that it does not fill again in the same transaction.
 """
@@ -50,11 +50,9 @@ def watched(drops: Drops, query: str) -> Iterator[list[tuple[Any, ...]]]:
         thread.join()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("keyed", [False, True])
-def test_a_reader_never_sees_an_empty_table_or_rows_of_two_files(rooms, keyed):
+def test_a_reader_never_sees_an_empty_table_or_rows_of_two_files(rooms):
     drops = Drops.zone(rooms.environ, versioned=True)
-    drops.schema("things", "id bigint", "batch bigint", **({"keys": ["id"]} if keyed else {}))
+    drops.schema("things", "id bigint", "batch bigint", keys=["id"])
     drops.drop("truncate", "things", "0.csv", batch(0))
     drops.run()
     with watched(drops, f"SELECT COUNT(*), MIN(batch), MAX(batch) FROM {drops.table('things')}") as seen:
@@ -65,7 +63,7 @@ def test_a_reader_never_sees_an_empty_table_or_rows_of_two_files(rooms, keyed):
     numbers = [row[1] for row in seen]
     assert numbers == sorted(numbers)
     assert len(numbers) > TRUNCATES / 2  # it looked often enough to have seen something
-    drops.check_accounts("things", keyed=keyed)
+    drops.check_accounts("things", keyed=True)
 
 
 def test_a_reader_that_has_begun_goes_on_seeing_what_it_saw(rooms):
@@ -99,18 +97,24 @@ def filled(rooms: Any, **spec: Any) -> Drops:
         ("id,name\n", "b.csv has no rows, only a header. Drop a file with rows."),
         (
             '3,new\n4,"new\n5,new\n',
-            "b.csv, line 2: a quoted field begins there and never ends. "
-            "Close it, or double the quotes inside of fields.",
+            (
+                "b.csv, line 2: a quoted field begins there and never ends. "
+                "Close it, or double the quotes inside of fields."
+            ),
         ),
         (
             "3,new\nx,new\n",
-            "1 of 2 rows of b.csv do not fit, more than the 10% that may be discarded. The first: line 2: id is no "
-            "bigint. Correct the file, or the schema; all such rows lie in discarded/ with their reasons.",
+            (
+                "1 of 2 rows of b.csv do not fit, more than the 10% that may be discarded. The first: line 2: id is no "
+                "bigint. Correct the file, or the schema; all such rows lie in discarded/ with their reasons."
+            ),
         ),
         (
             "id,surname\n3,new\n",
-            "b.csv names the column 'surname', which the table does not have (it has id, name). Correct the header, "
-            "or drop a schema file that adds the column. If it is a row: say 'header: absent'.",
+            (
+                "b.csv names the column 'surname', which the table does not have (it has id, name). "
+                "Correct the header, or drop a schema file that adds the column. If it is a row: say 'header: absent'."
+            ),
         ),
     ],
     ids=["empty", "only a header", "broken", "too many bad rows", "an unknown column"],

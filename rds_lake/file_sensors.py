@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 from dagster import SensorEvaluationContext
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from rds_lake.assets.files import job_name, run_config
 from rds_lake.audit_log.record import Record
@@ -19,6 +20,9 @@ from rds_lake.resources.files import FilesResource, ReceiverSpec
 
 FILES_OF_A_RUN = 250
 """Files that one run is asked for: they stand in its configuration."""
+
+RUNS = 4
+"""Unfinished runs of a receiver from which on its sensors claim nothing."""
 
 EVENT_SECONDS, LISTING_SECONDS = 5, 60
 """How often the sensors look."""
@@ -51,6 +55,8 @@ def receiver_sensors(spec: ReceiverSpec) -> list[dg.SensorDefinition]:
         description=f"Claims the files of {spec.name} that S3 announces, seconds after they land.",
     )
     def file_events(context: SensorEvaluationContext, files: FilesResource) -> dg.SensorResult:
+        if busy := _busy(context, spec):
+            return dg.SensorResult(skip_reason=busy)
         taken = take_events(files.queue(queue_name(spec)), files.receiver(spec), files.audit_log())
         for problem in taken.problems:
             context.log.warning(problem)
@@ -65,11 +71,22 @@ def receiver_sensors(spec: ReceiverSpec) -> list[dg.SensorDefinition]:
         description=f"Claims the files of {spec.name} that no event announced, and those that a crashed run left.",
     )
     def file_listing(context: SensorEvaluationContext, files: FilesResource) -> dg.SensorResult:
+        if busy := _busy(context, spec):
+            return dg.SensorResult(skip_reason=busy, cursor=context.cursor)
         swept = sweep(files.receiver(spec), files.audit_log(), Cursor.of(context.cursor))
         context.log.info(swept.summary)
         return _result(spec, swept.claimed, swept.summary, "listing", swept.cursor.text)
 
     return [file_events, file_listing]
+
+
+def _busy(context: SensorEvaluationContext, spec: ReceiverSpec) -> str | None:
+    """Why a tick claims nothing: runs wait already, and what they are for would wait beyond its lease."""
+    filters = dg.RunsFilter(tags={"rds_lake/receiver": spec.name}, statuses=list(NOT_FINISHED_STATUSES))
+    runs = context.instance.get_runs_count(filters)
+    return (
+        f"{runs:,} runs of {spec.name} are not finished yet; new files wait where they are." if runs >= RUNS else None
+    )
 
 
 def _result(

@@ -1,4 +1,4 @@
-"""Processes that do a sync and are stopped, held or watched at any of their calls to the outside.
+"""Processes that do a sync, or handle dropped files, and are stopped, held or watched at any of their calls.
 
 The calls are found by recording, not listed by hand: every request to AWS, every command of the MySQL driver and
 every statement of the warehouse's driver passes through a counter. A job can be told to be killed (SIGKILL) right
@@ -49,7 +49,7 @@ class Job:
 
     Attributes:
         environ: the variables of the product.
-        spec: the table's YAML.
+        spec: the table's YAML; or that of a drop zone or feed.
         stages: None for a sync; else the assets that are materialised, as a run from the UI would.
         partitions: first and last partition of such a run.
         kill: the number of the call at which the process dies, from 1; 0 for never.
@@ -58,6 +58,9 @@ class Job:
         hold_at: the same by the call's number.
         patch: values of modules, as `module:NAME` or `module:Class.NAME`.
         timeout: seconds after which a request to AWS has failed, so that a test of it does not take minutes.
+        receiver: `zone` or `feed` for a job that handles dropped files; empty for one that syncs a table.
+        queue: the queue of its events; without one it lists only.
+        lease: seconds for which its claims are good.
     """
 
     environ: Mapping[str, str]
@@ -70,6 +73,9 @@ class Job:
     hold_at: int = 0
     patch: Mapping[str, Any] = field(default_factory=dict)
     timeout: float = 0
+    receiver: str = ""
+    queue: str = ""
+    lease: float = 300
 
 
 @dataclass(frozen=True)
@@ -364,7 +370,8 @@ def _watch_s3(gate: Gate) -> None:
 
 
 def _aws_name(service: str, operation: str, given: Mapping[str, Any]) -> str:
-    thing = given.get("Key") or given.get("Prefix") or given.get("TableName") or given.get("Name") or ""
+    key = given.get("Key") if isinstance(given.get("Key"), str) else None  # DynamoDB's are none
+    thing = key or given.get("Prefix") or given.get("TableName") or given.get("Name") or ""
     if not thing and "Delete" in given:
         thing = given["Delete"]["Objects"][0]["Key"]
     return f"{service}.{operation} {re.sub(r'batch=[^/]+', 'batch=*', str(thing))}"
@@ -401,6 +408,11 @@ def _watch_warehouse(gate: Gate) -> None:
         def execute(self, text: Any, given: Any = None) -> None:
             number = gate.enter("warehouse " + " ".join(str(text).split())[:90])
             super().execute(text, given)
+            gate.leave(number)
+
+        def copy_expert(self, text: Any, file: Any, *words: Any) -> None:
+            number = gate.enter("warehouse " + " ".join(str(text).split())[:90])
+            super().copy_expert(text, file, *words)
             gate.leave(number)
 
     class Connection(extensions.connection):
@@ -479,6 +491,28 @@ def _told(result: Any) -> dict[str, Any]:
     return {**asdict(result), "ok": result.ok}
 
 
+def handle_files(job: Job) -> dict[str, Any]:
+    """What the sensors of a drop zone or feed and the run that they ask for do, once: notice, claim, handle."""
+    from rds_lake.assets.files import claim_of, claim_text, claim_waiting
+    from rds_lake.audit_log.log import AuditLog
+    from rds_lake.files.events import take_events
+    from rds_lake.files.machine import Machine
+    from rds_lake.files.spec import DropZoneSpec, FileFeedSpec
+    from rds_lake.resources.files import FilesResource
+    from rds_lake.resources.services import aws_client
+
+    files = FilesResource()
+    spec = (DropZoneSpec if job.receiver == "zone" else FileFeedSpec).model_validate(job.spec)
+    log = AuditLog(aws_client("dynamodb"), job.environ["RDS_LAKE_AUDIT_TABLE"], timedelta(seconds=job.lease))
+    receiver = files.receiver(spec)
+    claimed = list(take_events(files.queue(job.queue), receiver, log).claimed) if job.queue else []
+    claimed += claim_waiting(receiver, log)
+    claimed = [claim_of(claim_text(record)) for record in claimed]  # through the configuration of a run
+    handled = Machine(receiver, log, f"run-{os.getpid()}").run(claimed)
+    ended = {record.file_id: result.status for record, result in handled}
+    return {"ok": True, "error": None, "claimed": [record.file_id for record in claimed], "ended": ended}
+
+
 def _child(job: Job, folder: Path) -> None:
     output = os.open(folder / "output", os.O_WRONLY | os.O_CREAT)
     for descriptor in (1, 2):
@@ -491,9 +525,10 @@ def _child(job: Job, folder: Path) -> None:
     if job.timeout:
         _shorten_timeouts(job.timeout)
     try:
-        definitions = prepared(job.spec)
+        definitions = None if job.receiver else prepared(job.spec)
         watch(Gate(job, folder))
-        (folder / "result").write_text(json.dumps(perform(job, definitions)), encoding="utf-8")
+        told = handle_files(job) if job.receiver else perform(job, definitions)
+        (folder / "result").write_text(json.dumps(told), encoding="utf-8")
     except BaseException as error:  # noqa: BLE001 - the edge of a process, which tells it to the one that started it
         traceback.print_exc()
         (folder / "error").write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
@@ -553,7 +588,10 @@ def _warm_up() -> None:
 
 def _start(words: dict[str, Any]) -> dict[str, Any]:
     job = Job(**words["start"])
-    prepared(job.spec)
+    if job.receiver:
+        importlib.import_module("rds_lake.assets.files")
+    else:
+        prepared(job.spec)
     assert threading.active_count() == 1, "a fork of a process with threads would be another process"
     child = os.fork()
     if not child:

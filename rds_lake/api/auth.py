@@ -1,6 +1,7 @@
 """Who may call: a key in a header, AWS's IAM in front of the API, or, on this machine only, anybody."""
 
 import hmac
+import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -19,6 +20,9 @@ _NO_KEY = f"The header {HEADER} is missing, or its key is not the right one."
 _NO_KEY_REMEDY = f"Send the key that the API was started with in the header {HEADER}."
 _NO_PROOF = "The request did not come through an API Gateway that checks its callers with IAM."
 _NO_PROOF_REMEDY = "Sign the request (AWS SigV4), and send it to an API Gateway route with IAM authorisation."
+
+_NOT_LOCAL = "Without a key the API answers under the names of this machine only."
+_NOT_LOCAL_REMEDY = f"Ask 127.0.0.1 or localhost, or set {KEY}."
 
 _by_key = APIKeyHeader(
     name=HEADER, scheme_name="ApiKey", auto_error=False, description=f"The key that the API was started with ({KEY})."
@@ -87,10 +91,20 @@ def guard(auth: Auth) -> Callable[..., None]:
 
         return check_proof
 
-    def check_nothing() -> None:
-        """Anybody may call; whoever serves has seen to it that only this machine can."""
+    def check_host(request: Request) -> None:
+        """Anybody on this machine may call; but no page of a browser that has a name of its own lead here."""
+        if not _is_here(request.url.hostname or ""):
+            raise ApiError(403, "forbidden", _NOT_LOCAL, _NOT_LOCAL_REMEDY)
 
-    return check_nothing
+    return check_host
+
+
+def _is_here(name: str) -> bool:
+    """Whether a name, as a caller wrote it, is one of this machine for itself."""
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def came_through_iam(event: Any) -> bool:  # noqa: ANN401 - what AWS Lambda was called with, if it was
@@ -115,7 +129,7 @@ def refusals(auth: Auth) -> dict[int | str, dict[str, Any]]:
         return {401: declared("unauthorized", "No key, or a wrong one", _NO_KEY, _NO_KEY_REMEDY, challenge)}
     if auth.mode == "iam":
         return {403: declared("forbidden", "Not authorised by IAM", _NO_PROOF, _NO_PROOF_REMEDY)}
-    return {}
+    return {403: declared("forbidden", "Not addressed to this machine", _NOT_LOCAL, _NOT_LOCAL_REMEDY)}
 
 
 def _dict(value: Any) -> Mapping[str, Any]:  # noqa: ANN401 - whatever stands in an event

@@ -104,7 +104,7 @@ class Endpoints:
             if token is None:
                 raise
             raise _bad_token() from error
-        if not page.records and query.table_name not in self._log.tables():
+        if not page.records and page.token is None and not self._log.knows(query.table_name):
             raise _unknown_table(query.table_name)
         return LogsAnswer(
             records=[RecordAnswer.of(record, self._dagster_url) for record in page.records],
@@ -126,7 +126,7 @@ class Endpoints:
     def list_tables(self, query: Annotated[TablesQuery, Query()]) -> TablesAnswer:
         """The names of the tables that have records, in order."""
         after = _place(query.page_token, "tables")
-        names = [name for name in self._log.tables(after) if not name.startswith(MARK)]
+        names = self._log.tables(after, query.limit + 1)
         now = names[: query.limit]
         more = len(names) > len(now)
         return TablesAnswer(tables=now, next_page_token=tokens.seal(now[-1], "tables") if more else None)

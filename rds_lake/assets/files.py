@@ -96,7 +96,7 @@ def receiver_assets(spec: ReceiverSpec) -> dg.AssetsDefinition:
             claimed = [claim_of(text) for text in config.claimed] or claim_waiting(receiver, log)
             context.log.info(f"{len(claimed):,} files")
             handled = []
-            for record, result in Machine(receiver, log, context.run_id, context.log.info).run(claimed):
+            for record, result in Machine(receiver, log, context.run.run_id, context.log.info).run(claimed):
                 _say(context.log, record, result)
                 for event in shape.events(record, result):
                     context.log_event(event)

@@ -9,10 +9,12 @@ import base64
 import binascii
 import re
 import secrets
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -48,15 +50,24 @@ LEASE = timedelta(minutes=5)
 LOOKS = 5
 """How often a claim is tried when others claim or change the same file at that moment."""
 
+MOST = 8
+"""How often DynamoDB is asked for what it had no room for."""
+
 BATCH = 100
 """Items that one BatchGetItem asks for, as many as DynamoDB takes."""
 
 PAGE = 1000
 """Items of one Query when some of them will be left out."""
 
+QUERIES = 10
+"""Queries for one page of records: where a status is rare, the page may be short."""
+
+PAUSE = 0.05
+"""Seconds before DynamoDB is asked again for what it had no room for; doubled each time."""
+
 _PASSING = {"ProvisionedThroughputExceededException", "RequestLimitExceeded", "TransactionConflictException"}
 
-_TOKEN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z#[^\x00-\x1f]{1,200}")
+_TOKEN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z#[^\x00-\x1f]{1,200}", re.ASCII)
 
 
 class LostClaimError(TransientError):
@@ -302,11 +313,19 @@ class AuditLog:
         points = list(self._query(f"{MARK}OPEN{MARK}{receiver}"))
         return [record for record in self._records(points) if not record.is_finished]
 
+    def knows(self, table: str) -> bool:
+        """Whether a table has records."""
+        return bool(self._get([key_item(TABLES, table)]))
+
     def tables(self, after: str | None = None, limit: int | None = None) -> list[str]:
-        """The names of the tables that have records, in order."""
-        names = [item[SORT]["S"] for item in self._query(TABLES)]
-        later = [name for name in names if after is None or name > after]
-        return later[:limit]
+        """The names of the tables that have records, in order.
+
+        Args:
+            after: only those that come after this one.
+            limit: how many at most.
+        """
+        names = (item[SORT]["S"] for item in self._query(TABLES, after))
+        return list(islice((name for name in names if not name.startswith(MARK)), limit))
 
     def records(
         self,
@@ -328,31 +347,28 @@ class AuditLog:
             limit: how many at most.
             token: of the page before.
 
+        Returns:
+            The records; where those of a status are rare, it may have few or none and a token all the same.
+
         Raises:
-            ValueError: the token is none of this log's.
+            ValueError: the token is none of this log's, or lies outside of what is asked for.
         """
-        start = key_item(table, _sort_of(token)) if token else None
+        first = stamp(since) if since else "0"
+        last = f"{stamp(until)}{chr(ord(MARK) + 1)}" if until else "9999~"
+        start = key_item(table, _sort_of(token, first, last)) if token else None
         found: list[Record] = []
-        while True:
-            answer = self._page(table, since, until, status, start, PAGE if status else limit + 1)
+        for _ in range(QUERIES):
+            answer = self._page(table, (first, last), status, start, PAGE if status else limit + 1)
             found += [from_item(item) for item in answer["Items"]]
             start = answer.get("LastEvaluatedKey")
             if len(found) > limit:
                 return Page(tuple(found[:limit]), _token_of(found[limit - 1].landed_key))
             if start is None:
-                return Page(tuple(found), None)
+                break
+        return Page(tuple(found), _token_of(start[SORT]["S"]) if start else None)
 
-    def _page(
-        self,
-        table: str,
-        since: datetime | None,
-        until: datetime | None,
-        status: Status | None,
-        start: Item | None,
-        size: int,
-    ) -> Any:  # noqa: ANN401 - boto3's answer
-        first = stamp(since) if since else "0"
-        last = f"{stamp(until)}{chr(ord(MARK) + 1)}" if until else "9999~"
+    def _page(self, table: str, span: tuple[str, str], status: Status | None, start: Item | None, size: int) -> Any:  # noqa: ANN401 - boto3's answer
+        first, last = span
         given: dict[str, Any] = {
             "TableName": self.name,
             "KeyConditionExpression": f"{PARTITION} = :table AND {SORT} BETWEEN :first AND :last",
@@ -372,12 +388,13 @@ class AuditLog:
         with self._errors():
             return self._client.query(**given)
 
-    def _query(self, partition: str) -> Iterator[Item]:
+    def _query(self, partition: str, after: str | None = None) -> Iterator[Item]:
+        values: Any = {":partition": {"S": partition}, **({":after": {"S": after}} if after else {})}
         with self._errors():
             pages = self._client.get_paginator("query").paginate(
                 TableName=self.name,
-                KeyConditionExpression=f"{PARTITION} = :partition",
-                ExpressionAttributeValues={":partition": {"S": partition}},
+                KeyConditionExpression=f"{PARTITION} = :partition" + (f" AND {SORT} > :after" if after else ""),
+                ExpressionAttributeValues=values,
                 ConsistentRead=True,
             )
             for page in pages:
@@ -390,11 +407,16 @@ class AuditLog:
         found: list[Item] = []
         for start in range(0, len(keys), BATCH):
             asked: Any = {self.name: {"Keys": list(keys[start : start + BATCH]), "ConsistentRead": True}}
-            while asked:
+            for attempt in range(MOST):
                 with self._errors():
                     answer = self._client.batch_get_item(RequestItems=asked)
                 found += answer["Responses"].get(self.name, [])
                 asked = answer.get("UnprocessedKeys")
+                if not asked:
+                    break
+                time.sleep(PAUSE * 2**attempt)
+            else:
+                raise TransientError(f"The DynamoDB table {self.name} has no room for reads.", "Try again.")
         return found
 
     @contextmanager
@@ -446,16 +468,16 @@ def _token_of(sort: str) -> str:
     return base64.urlsafe_b64encode(sort.encode()).decode().rstrip("=")
 
 
-def _sort_of(token: str) -> str:
+def _sort_of(token: str, first: str, last: str) -> str:
     """The sort key that a token stands for.
 
     Raises:
-        ValueError: it is no token.
+        ValueError: it is no token, or not of a span; DynamoDB refuses to begin outside of what it is asked for.
     """
     try:
         text = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeDecodeError, ValueError) as error:
         raise ValueError("this is no page token") from error
-    if not _TOKEN.fullmatch(text):
+    if not _TOKEN.fullmatch(text) or not first <= text <= last:
         raise ValueError("this is no page token")
     return text

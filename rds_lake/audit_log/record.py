@@ -141,7 +141,7 @@ _MOMENTS = frozenset({"landed_at", "lease_until", "started_at", "ended_at"})
 
 def stamp(moment: datetime) -> str:
     """A moment as keys hold it: UTC of fixed width, `2026-11-20T12:34:56.123456Z`."""
-    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def moment_of(text: str) -> datetime:

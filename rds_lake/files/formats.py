@@ -7,15 +7,18 @@ which could be two days, the word infinity. So a text has to match the format's 
 import re
 from collections.abc import Sequence
 
+YEAR = "([1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"
+"""The years 1 to 9999."""
+
 _NUMBERS = {
     **{mark: (1, 2) for letter in "dmHIMS" for mark in (f"%{letter}", f"%-{letter}")},
-    "%Y": (4, 4),
     "%y": (2, 2),
     "%f": (1, 6),
 }
 """For each specifier how many digits it may have; one that touches another number has the most."""
 
 _WORDS = {
+    "%Y": YEAR,
     **dict.fromkeys(("%a", "%A", "%b", "%B"), "[A-Za-z]+"),
     "%p": "[AaPp][Mm]",
     "%z": "[+-](0[0-9]|1[0-5])(:?[0-5][0-9])?",
@@ -70,7 +73,7 @@ def pattern_of(text: str) -> str:
 def _pattern(piece: str, neighbours: Sequence[str]) -> str:
     if piece in _NUMBERS:
         least, most = _NUMBERS[piece]
-        touches = any(other in _NUMBERS or other.isdecimal() for other in neighbours)
+        touches = any(other in _NUMBERS or other == "%Y" or other.isdecimal() for other in neighbours)
         return f"[0-9]{{{most if touches else least},{most}}}"
     return _WORDS.get(piece) or re.escape(piece)
 

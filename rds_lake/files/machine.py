@@ -313,6 +313,8 @@ class Machine:
         outcome: Outcome = "processed" if result.status == "completed" else "failed"
         report, target = work.place.prefix(outcome, work.version) + REPORT, work.place.file(outcome, work.version)
         try:
+            # Still ours, or what follows would overwrite the report of whoever has finished it.
+            self._log.extend(work.record)
             self._store.put(report, _report(work, result, self._store.url(target)))
             moved = self._move(work, target)
             return self._log.finish(
@@ -331,16 +333,11 @@ class Machine:
             return None
 
     def _move(self, work: Work, target: str) -> bool:
-        """Copy a file to its last place and delete it where it was; whether it is there.
-
-        Raises:
-            LostClaimError: somebody else has taken it over.
-        """
+        """Copy a file to its last place and delete it where it was; whether it is there."""
         try:
             self._store.copy(self._keeper.keep(work), target)
         except VersionGoneError:
             return self._store.look(target) is not None
-        self._log.extend(work.record)  # still ours: or a file that was dropped there again might be deleted
         self._store.delete(work.version)
         self._keeper.release(work)
         return True

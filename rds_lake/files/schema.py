@@ -1,7 +1,7 @@
 """The schema of a table that files are loaded into: what a schema file may say, and how it may change.
 
-Pure. A change may add columns and widen types; what would lose data is refused and says why. The order of the columns is
-the schema file's own: files without a header are read in it. In the warehouse new columns come last.
+Pure. A change may add columns and widen types; what would lose data is refused and says why. The order of the columns
+is the schema file's own: files without a header are read in it. In the warehouse new columns come last.
 """
 
 import json
@@ -175,6 +175,7 @@ def read_schema(content: bytes, where: str) -> TableSchema:
     """
     try:
         given: Any = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_once)
+        json.dumps(given, ensure_ascii=False).encode()  # halves of characters, which JSON can spell, are no text
     except (ValueError, RecursionError) as error:
         raise RefusedError(f"{where} is not JSON: {error}.", "See docs/files.md for an example.") from error
     if isinstance(given, list):
@@ -182,7 +183,9 @@ def read_schema(content: bytes, where: str) -> TableSchema:
     try:
         return TableSchema.model_validate(given)
     except ValidationError as error:
-        told = "; ".join(_told(problem["loc"], problem["msg"]) for problem in error.errors()[:5])
+        problems = error.errors()  # pydantic also says that there are too few columns when one of them is wrong
+        problems = [problem for problem in problems if problem["type"] != "too_short"] or problems
+        told = "; ".join(_told(problem["loc"], problem["msg"]) for problem in problems[:5])
         raise RefusedError(
             f"{where} is no schema of a table: {told}.", "docs/table-schema.json describes it."
         ) from error

@@ -11,7 +11,7 @@ from typing import Literal
 import duckdb
 import pyarrow as pa
 
-from rds_lake.files.formats import pattern_of
+from rds_lake.files.formats import YEAR, pattern_of
 from rds_lake.sql import literal
 
 VARCHAR_MAX = 65_535
@@ -52,13 +52,13 @@ _PLAIN: dict[str, tuple[str, Kind, pa.DataType]] = {
 _SIZED_TEXT = {"VARCHAR", "CHARACTER VARYING", "NVARCHAR", "CHAR", "CHARACTER"}
 _DECIMALS = {"DECIMAL", "NUMERIC"}
 
-_TRUE, _FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
+_TRUE, _FALSE = "true|t|yes|y|1", "false|f|no|n|0"
 
-_DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_DAY = f"{YEAR}-[0-9]{{2}}-[0-9]{{2}}"
 _TIME = "([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,6}0*)?)?"
 _UTC = "( ?(Z|[+-]00(:?00)?|UTC))?"
 _OFFSET = "( ?(Z|[+-](0[0-9]|1[0-5])(:?[0-5][0-9])?|UTC))?"
-_IN_CALENDAR = ("0001-01-01", "10000-01-01")
+_FIRST, _AFTER = "TIMESTAMPTZ '0001-01-01'", "TIMESTAMPTZ '10000-01-01'"
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,8 @@ class DeclaredType:
 def judge(declared: DeclaredType, text: str, *, formats: tuple[str, ...] = (), thousands: str = "") -> str:
     """The SQL that turns texts into values of a type: NULL of one that does not fit, as of NULL.
 
+    It has neither AND nor IN: with hundreds of columns DuckDB plans these for minutes, or until its memory is full.
+
     Args:
         declared: the type.
         text: SQL of the text.
@@ -129,7 +131,7 @@ def judge(declared: DeclaredType, text: str, *, formats: tuple[str, ...] = (), t
         thousands: what separates thousands in numbers; nothing when empty.
     """
     if declared.kind == "text":
-        return f"CASE WHEN strlen({text}) <= {declared.size} AND NOT contains({text}, chr(0)) THEN {text} END"
+        return f"CASE WHEN strlen({text}) > {declared.size} THEN NULL WHEN NOT contains({text}, chr(0)) THEN {text} END"
     plain = f"trim({text})"
     if declared.kind in {"date", "timestamp", "timestamptz"}:
         return _moment(declared, plain, formats)
@@ -157,28 +159,25 @@ def _number(declared: DeclaredType, text: str, thousands: str) -> str:
     digits = f"replace({text}, {literal(thousands)}, '')" if thousands else text
     value = f"TRY_CAST({digits} AS {_engine_name(declared)})"
     if declared.kind == "float":  # what is too large becomes infinite, what is too small becomes zero
-        exact = f"isfinite({value}) AND ({value} <> 0 OR NOT regexp_matches({text}, '^[^eE]*[1-9]'))"
-        value = f"CASE WHEN {exact} THEN {value} END"
+        zero = f"regexp_full_match({text}, '[^1-9eE]*([eE].*)?')"
+        value = f"CASE WHEN NOT isfinite({value}) THEN NULL WHEN {value} <> 0 THEN {value} WHEN {zero} THEN {value} END"
     return f"CASE WHEN regexp_full_match({text}, {literal(pattern)}) THEN {value} END"
 
 
 def _boolean(text: str) -> str:
-    lower = f"lower({text})"
-    true, false = (", ".join(literal(word) for word in words) for words in (_TRUE, _FALSE))
-    return f"CASE WHEN {lower} IN ({true}) THEN TRUE WHEN {lower} IN ({false}) THEN FALSE END"
+    true, false = (f"regexp_full_match(lower({text}), '{words}')" for words in (_TRUE, _FALSE))
+    return f"CASE WHEN {true} THEN TRUE WHEN {false} THEN FALSE END"
 
 
 def _moment(declared: DeclaredType, text: str, formats: tuple[str, ...]) -> str:
-    engine = _engine_name(declared)
+    value = _iso(declared, text)
     if formats:
-        moment = f"COALESCE({', '.join(_parsed(declared, text, item) for item in formats)})"
-        value = f"CAST({moment} AS {engine})"
+        value = f"COALESCE({', '.join(_parsed(declared, text, item) for item in formats)})"
         if declared.kind == "date":  # a time would be cut off
-            value = f"CASE WHEN {moment} = CAST({value} AS TIMESTAMP) THEN {value} END"
-    else:
-        value = _iso(declared, text)
-    first, after = (f"CAST({literal(day)} AS {engine})" for day in _IN_CALENDAR)
-    return f"CASE WHEN {value} >= {first} AND {value} < {after} THEN {value} END"
+            value = f"CASE WHEN {value} = CAST({value} AS DATE) THEN CAST({value} AS DATE) END"
+    if declared.kind == "timestamptz":  # an offset may lead out of the calendar
+        value = f"CASE WHEN {value} < {_FIRST} THEN NULL WHEN {value} >= {_AFTER} THEN NULL ELSE {value} END"
+    return value
 
 
 def _parsed(declared: DeclaredType, text: str, item: str) -> str:

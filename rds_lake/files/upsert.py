@@ -17,6 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from rds_lake.errors import PermanentError, TransientError
+from rds_lake.extract.widening import holds
 from rds_lake.files.check import RAW
 from rds_lake.files.schema import LINE, TableSchema
 from rds_lake.files.stage import Staged
@@ -24,6 +25,7 @@ from rds_lake.files.store import FileStore
 from rds_lake.sql import quote as quote_in
 from rds_lake.sql import quote_all as quote_all_in
 from rds_lake.warehouse.connection import CollisionError, Database, Session, Whose
+from rds_lake.warehouse.migrate import kind_of
 
 quote = partial(quote_in, dialect="redshift")  # that of psycopg2
 quote_all = partial(quote_all_in, dialect="redshift")
@@ -82,8 +84,11 @@ class FeedTable:
         ]
 
     def present(self) -> str:
-        """A query for the columns that the table has; parameters: schema, table."""
-        return "SELECT column_name FROM information_schema.columns WHERE table_schema = %s AND table_name = %s"
+        """A query for the columns that the table has, and their types; parameters: schema, table."""
+        return (
+            "SELECT column_name, data_type, character_maximum_length, numeric_precision, numeric_scale "
+            "FROM information_schema.columns WHERE table_schema = %s AND table_name = %s"
+        )
 
     def add(self, column: str) -> str:
         """Add a column that the feed has and the table has not."""
@@ -112,6 +117,7 @@ class FeedTable:
         names = quote_all([*own, FILE_ID, LANDED])
         taken = [name for name in own if name not in self.files.keys]
         changes = ", ".join(f"{quote(name)} = EXCLUDED.{quote(name)}" for name in (*taken, FILE_ID, LANDED))
+        changes += "" if self.has_raw else f", {quote(RAW)} = NULL"  # it told of the row that is replaced
         when = f"{quote(LANDED)}, {self.name}.{quote(FILE_ID)}"
         return (
             f"INSERT INTO {self.name} ({names}) SELECT {quote_all(own)}, %s, %s FROM incoming_feed "
@@ -138,7 +144,7 @@ def put(database: Database, store: FileStore, table: FeedTable, staged: Staged) 
         Whether it was done now; False when the ledger says that it had been done before.
 
     Raises:
-        PermanentError: PostgreSQL refused the rows. Nothing was changed.
+        PermanentError: PostgreSQL refused the rows, or its table cannot hold them. Nothing was changed.
         TransientError: it could not be reached, or others were in the way, three times.
     """
     for attempt in range(1, ATTEMPTS + 1):
@@ -177,10 +183,17 @@ def _prepare(session: Session, table: FeedTable) -> None:
             session.execute(statement)
         except CollisionError:
             session.execute(statement)  # now it exists
-    present = {name for (name,) in session.execute(table.present(), (table.schema, table.table))}
-    for column in table.files.names:
-        if column not in present:
-            session.execute(table.add(column))
+    present = {name: kind_of(*kind) for name, *kind in session.execute(table.present(), (table.schema, table.table))}
+    for column in table.files.columns:
+        held = present.get(column.name)
+        if column.name not in present:
+            session.execute(table.add(column.name))
+        elif held is not None and not column.declared.is_text and not holds(held, column.declared.name):
+            raise PermanentError(  # PostgreSQL would round a number, and cut off a time, without a word
+                f"The column {column.name} of {table.place} is {held}, and the YAML says {column.declared.name}, which "
+                "it does not hold.",
+                "Alter the table, or correct the YAML; then drop the file again.",
+            )
 
 
 def _pieces(store: FileStore, staged: Staged) -> Iterator[IO[bytes]]:

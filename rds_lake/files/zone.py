@@ -19,7 +19,7 @@ from rds_lake.audit_log.record import moment_of, stamp
 from rds_lake.errors import ConfigError, PermanentError
 from rds_lake.files.load import LoadedFiles, load_files, prepare
 from rds_lake.files.machine import Keeper, Result, Say, Work
-from rds_lake.files.schema import LINE, RefusedError, TableSchema, evolve, read_schema
+from rds_lake.files.schema import LINE, NAME_BYTES, RefusedError, TableSchema, evolve, read_schema
 from rds_lake.files.spec import NAME, DropZoneSpec
 from rds_lake.files.stage import Reading, Staged, open_engine, stage, staged_before
 from rds_lake.files.statements import FileTarget
@@ -98,8 +98,10 @@ class DropZone:
 
     def companions(self, works: Sequence[Work]) -> Iterable[FileVersion]:
         """The schema files that wait beside data files: they are taken first, whichever event comes first."""
-        tables = sorted({_parts(work)[2] for work in works if work.place.action in {"append", "truncate"}})
-        found = [version for table in tables for version in self._store.page(self._schema_folder(table)).versions]
+        tables = {work.place.table for work in works if work.place.action in {"append", "truncate"}}
+        listed = self._store.list(f"{self._spec.database}/schema/") if tables else ()
+        places = ((version, self.place(version.key)) for version in listed)  # the table may be written in any case
+        found = [version for version, place in places if place and place.action == "schema" and place.table in tables]
         if not found or not self._store.has_versions():
             return found
         # A listing does not say which version an object is; without it the file would have a second identity.
@@ -188,7 +190,7 @@ class DropZone:
         if not _is_name(parts[2]):
             raise RefusedError(
                 f"{work.version.url} names the table '{parts[2]}', which is no name for one.",
-                "A table's name has letters, digits and _, and begins with a letter.",
+                f"A table's name has letters, digits and _, up to {NAME_BYTES} of them, and begins with a letter.",
             )
         return parts[2].lower()
 
@@ -336,4 +338,5 @@ def _parts(work: Work) -> list[str]:
 
 
 def _is_name(text: str) -> bool:
-    return re.fullmatch(NAME, text) is not None
+    """Whether a table can be called so; Redshift would cut a longer name, and two tables might become one."""
+    return re.fullmatch(NAME, text) is not None and len(text) <= NAME_BYTES

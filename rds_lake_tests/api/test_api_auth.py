@@ -95,6 +95,13 @@ def test_without_a_key_and_without_iam_anybody_may_call(log: AuditLog) -> None:
         assert "401" not in str(client.raw("GET", "/openapi.json", {}).json["paths"])
 
 
+def test_a_page_of_a_browser_that_names_this_machine_otherwise_is_refused_without_a_key(log: AuditLog) -> None:
+    hosts = {"127.0.0.1": 200, "localhost:8000": 200, "[::1]": 200, "evil.example": 403, "127.0.0.1.evil.example": 403}
+    with serving(create_app(log, auth=Auth("off"), dagster_url=None)) as client:
+        for host, status in hosts.items():
+            assert client.raw("GET", "/tables", {"Host": host}).status == status, host
+
+
 @stack_test
 @pytest.mark.parametrize("headers", [{}, {"X-API-Key": KEY}, {"Authorization": "AWS4-HMAC-SHA256 Credential=x"}])
 def test_a_server_of_its_own_has_no_proof_of_iam_so_nobody_may_call(log: AuditLog, headers: dict[str, str]) -> None:

@@ -14,7 +14,7 @@ from rds_lake.api.parameters import RIGHT, LogsQuery
 from rds_lake.audit_log.log import AuditLog
 
 MODES = {"key": Auth("key", "k"), "iam": Auth("iam"), "off": Auth("off")}
-REFUSAL = {"key": {"401"}, "iam": {"403"}, "off": set()}
+REFUSAL = {"key": {"401"}, "iam": {"403"}, "off": {"403"}}
 STATUSES = {
     "/logs": {"200", "400", "404", "422", "500", "503"},
     "/logs/{file_id}": {"200", "404", "422", "500", "503"},

@@ -370,7 +370,8 @@ class Drops:
         assert self.open_files() == []
         for record in self.all_records():
             self._check_record(record)
-        loaded = {row["file_id"]: row["rows_loaded"] for name in tables for row in self.ledger(name)}
+        ledgers = tables if self.is_zone else ("",)
+        loaded = {row["file_id"]: row["rows_loaded"] for name in ledgers for row in self.ledger(name)}
         for record in self.all_records():
             is_data = record.action in {"append", "truncate", "upsert"} and record.status == "completed"
             if is_data and (record.table.rpartition(".")[2] in tables or not self.is_zone):

@@ -18,7 +18,7 @@ from rds_lake.assets.files import claim_of, claim_text, job_name, op_name, run_c
 from rds_lake.audit_log.log import AuditLog
 from rds_lake.audit_log.record import Record
 from rds_lake.components import DropZone, FileFeed
-from rds_lake.errors import TransientError
+from rds_lake.errors import RdsLakeError, TransientError
 from rds_lake.file_sensors import FILES_OF_A_RUN, queue_name
 from rds_lake.files import events, listing
 from rds_lake.files.listing import Cursor
@@ -169,7 +169,10 @@ def test_what_no_event_told_becomes_a_run_of_the_listing_and_its_cursor_is_kept(
     zone.run_all(second)
     assert "1 new files" not in (second.skip_message or "")
     third = zone.tick("listing", second.cursor)
-    assert third.skip_message == "0 objects listed, 0 of them looked up; 0 new files, 0 taken over; the sweep is at its end."
+    assert (
+        third.skip_message
+        == "0 objects listed, 0 of them looked up; 0 new files, 0 taken over; the sweep is at its end."
+    )
     drops.check_accounts("t")
 
 
@@ -208,7 +211,9 @@ def test_no_run_is_asked_for_more_than_250_files(zone: Location) -> None:
     for key in keys:
         drops.s3.put_object(Bucket=drops.bucket, Key=key, Body=b"id\n1\n")
     tick = zone.tick("listing")
-    assert [len(run.run_config["ops"][op_name(drops.spec)]["config"]["claimed"]) for run in tick.run_requests or []] == [
+    assert [
+        len(run.run_config["ops"][op_name(drops.spec)]["config"]["claimed"]) for run in tick.run_requests or []
+    ] == [
         FILES_OF_A_RUN,
         FILES_OF_A_RUN,
         10,
@@ -241,9 +246,8 @@ def test_a_message_is_deleted_only_after_its_claim(zone: Location, monkeypatch: 
     monkeypatch.setattr(AuditLog, "claim", failing)
     monkeypatch.setattr(events, "take_events", events.take_events)
     monkeypatch.setattr(file_sensors, "take_events", lambda *given: events.take_events(*given, most=1))
-    with pytest.raises(dg.SensorExecutionError, match="file_events") as raised:
+    with pytest.raises(TransientError, match="The audit log is away"):
         _all_ticks(zone)
-    assert "The audit log is away" in str(raised.value.__cause__)
     assert queue.waiting() > 0
     claimed = _all_ticks(zone)
     assert "1.csv" in {record.file_name for record in claimed}
@@ -266,14 +270,13 @@ def test_without_its_queue_the_event_sensor_says_so_and_the_listing_finds_all(
     if how == "no queue":
         queue = queue_of(zone)
         queue.sqs.delete_queue(QueueUrl=queue.url)
-        wanted = f"The SQS queue rds_lake_{zone.name} does not exist. Make it with 'rds-lake files setup'."
+        wanted = f"The SQS queue rds_lake_{zone.name} does not exist. Make it with 'rds-lake files setup'"
     else:
         monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", "http://127.0.0.1:9")
         monkeypatch.setattr("rds_lake.resources.services.ATTEMPTS", 1)
         wanted = f"The AWS endpoint could not be reached while asking for the SQS queue rds_lake_{zone.name}"
-    with pytest.raises(dg.SensorExecutionError) as raised:
+    with pytest.raises(RdsLakeError, match=wanted):
         zone.tick("events")
-    assert wanted in str(raised.value.__cause__)
     tick = zone.tick("listing")
     assert ids(zone.claims(tick)) == ids(dropped)
     assert all(result.success for result in zone.run_all(tick))
@@ -436,17 +439,17 @@ def test_a_run_that_is_started_again_with_the_same_claims_does_nothing_twice(
     if kind == "zone":
         drops.schema("t", "id bigint")
         drops.drop("append", "t", "a.csv", "id\n1\n")
-        drops.drop("append", "t", "bad.csv", "x\n1\n")
+        drops.drop("append", "t", "bad.csv", "wrong,header\n1,2\n")
     else:
         drops.source("a.csv", "id,name,day\n1,x,2026-01-01\n")
-        drops.source("bad.csv", "x\n1\n")
+        drops.source("bad.csv", "wrong,header\n1,2\n")
     count = len(drops.waiting())
     config = run_config(drops.spec, location.claims(location.tick("listing")))
     if how == "after a death":
         with monkeypatch.context() as patch:  # all is done and moved, and only the record does not say so yet
             patch.setattr(AuditLog, "finish", _die)
             with pytest.raises(KeyboardInterrupt):
-                location.run(config, raise_on_error=False)
+                location.run(config)
         assert len(drops.open_files()) == count
         assert drops.waiting() == []
     else:
@@ -480,7 +483,7 @@ def test_a_run_whose_warehouse_is_away_fails_and_the_files_wait_for_the_next(
     drops.schema("t", "id bigint")
     zone.run({})
     drops.drop("append", "t", "a.csv", "id\n1\n")
-    drops.drop("append", "t", "bad.csv", "x\n1\n")
+    drops.drop("append", "t", "bad.csv", "wrong,header\n1,2\n")
     monkeypatch.setattr("rds_lake.assets.common.RETRIES", 0)
     monkeypatch.setattr("rds_lake.files.machine.WAIT", timedelta(seconds=0.2))
     with monkeypatch.context() as patch:

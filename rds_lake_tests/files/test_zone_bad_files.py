@@ -64,7 +64,8 @@ NUMBERS = parquet({"id": [DRAW.randrange(10**9) for _ in range(10_000)]})
 
 NOT_FIT = "Correct the file, or the schema; all such rows lie in discarded/ with their reasons."
 FORM = "Its key must be {db}/append|truncate|schema/<table>/<file>."
-NAME = "A table's name has letters, digits and _, and begins with a letter."
+NAME = "A table's name has letters, digits and _, up to 127 of them, and begins with a letter."
+LONG = "t" * 128
 HEADER = "Correct the header, or drop a schema file that adds the column. If it is a row: say 'header: absent'."
 FIRST = (
     "It is the one that may name the columns. "
@@ -242,6 +243,9 @@ KEYS: dict[str, str] = {
         "s3://{bucket}/{db}/append/th-ings/x.csv names the table 'th-ings', which is no name for one. " + NAME
     ),
     "append/1t/x.csv": "s3://{bucket}/{db}/append/1t/x.csv names the table '1t', which is no name for one. " + NAME,
+    f"append/{LONG}/x.csv": (
+        f"s3://{{bucket}}/{{db}}/append/{LONG}/x.csv names the table '{LONG}', which is no name for one. " + NAME
+    ),
     "upsert/things/x.csv": "s3://{bucket}/{db}/upsert/things/x.csv names the unknown action 'upsert'. " + FORM,
     "Append/things/x.csv": "s3://{bucket}/{db}/Append/things/x.csv names the unknown action 'Append'. " + FORM,
     "schema/x.json": "s3://{bucket}/{db}/schema/x.json has 3 parts in its key, not 4. " + FORM,

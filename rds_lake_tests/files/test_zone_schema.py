@@ -55,24 +55,33 @@ WIDER: list[tuple[str, str, str, Any, str, Any, tuple[Any, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize("change", WIDER, ids=[f"{before} to {after}" for before, after, *_ in WIDER])
-def test_a_column_becomes_wider_under_its_rows(rooms, change):
-    before, after, old, held, text, value, told = change
-    drops = Drops.zone(rooms.environ, versioned=True)
-    drops.schema("things", "id bigint", f"value {before}", "last varchar(5)")
+def test_columns_become_wider_under_their_rows(rooms):
+    drops = Drops.zone(rooms.environ, versioned=True, discard_limit=1)
+    names = [f"v{number}" for number in range(len(WIDER))]
+    befores, afters, olds, helds, texts, values, tolds = zip(*WIDER, strict=True)
+    drops.schema("things", "id bigint", *(f"{name} {kind}" for name, kind in zip(names, befores, strict=True)))
     drops.run()
-    drops.one(drops.drop("append", "things", "a.csv", f'1,"{old}",z\n2,\\N,z\n', day(1)))
-    refused = drops.one(drops.drop("append", "things", "b.csv", f'3,"{text}",z\n', day(2)))
-    assert refused.status == "rejected"
-    widened = drops.one(drops.schema("things", "id bigint", f"value {after}", "last varchar(5)", landed_at=day(400)))
+    old = "".join(f"1,{','.join(olds)}\n2{',BACK_N' * len(WIDER)}\n").replace("BACK_N", "\\N")
+    drops.one(drops.drop("append", "things", "a.csv", old, day(1)))
+    one_each = "".join(
+        f"{number + 3},{',' * number}{text}{',' * (len(WIDER) - number - 1)}\n" for number, text in enumerate(texts)
+    )
+    refused = drops.one(drops.drop("append", "things", "b.csv", one_each, day(2)))
+    assert (refused.status, refused.rows_discarded) == ("rejected", len(WIDER))
+    assert [row["_reasons"] for row in drops.discarded(refused)] == [
+        [f"{name} is no {kind}"] for name, kind in zip(names, befores, strict=True)
+    ]
+    columns = [f"{name} {kind}" for name, kind in zip(names, afters, strict=True)]
+    widened = drops.one(drops.schema("things", "id bigint", *columns, landed_at=day(400)))
     assert (widened.status, widened.error) == ("completed", None)
-    [kind] = [row[1:] for row in drops.types("things") if row[0] == "value"]
-    name, length, digits, scale = kind
-    sizes = {"character varying": length, "numeric": (digits, scale)}
-    assert (name, sizes.get(name)) == told
-    assert drops.rows("things", "id, value, last") == [(1, held, "z"), (2, None, "z")]
-    drops.one(drops.drop("append", "things", "c.csv", f'3,"{text}",z\n', day(401)))
-    assert drops.rows("things", "id, value, last") == [(1, held, "z"), (2, None, "z"), (3, value, "z")]
+    kinds = {name: kind for name, *kind in drops.types("things")}
+    for name, told in zip(names, tolds, strict=True):
+        kind, length, digits, scale = kinds[name]
+        assert (kind, {"character varying": length, "numeric": (digits, scale)}.get(kind)) == told, name
+    everything = ", ".join(["id", *names])
+    assert drops.rows("things", everything) == [(1, *helds), (2, *[None] * len(WIDER))]
+    drops.one(drops.drop("append", "things", "c.csv", f"3,{','.join(texts)}\n", day(401)))
+    assert drops.rows("things", everything) == [(1, *helds), (2, *[None] * len(WIDER)), (3, *values)]
     drops.check_accounts("things")
 
 
@@ -207,12 +216,13 @@ def test_keys_cannot_be_changed_or_taken_away(rooms):
 @pytest.mark.parametrize("versioned", [False, True])
 def test_a_data_file_whose_event_comes_before_that_of_its_schema_file_takes_it_along(rooms, versioned):
     drops = Drops.zone(rooms.environ, versioned=versioned)
-    data = drops.drop("append", "things", "a.csv", "1,x\n")
+    data = drops.drop("append", "Things", "a.csv", "1,x\n")
     schema = drops.schema("things", "id bigint", "name varchar(9)")
+    drops.schema("others", "id bigint")  # of no concern
     results = drops.handle(data)
     assert [record.file_id for record, _ in results] == [schema.file_id, data.file_id]
-    assert drops.run() == []
-    assert len(drops.all_records()) == 2
+    assert [record.table for record, _ in drops.run()] == [f"{drops.database}.others"]
+    assert len(drops.all_records()) == 3
     assert drops.rows("things", "id, name") == [(1, "x")]
     drops.check_accounts("things")
 

@@ -12,7 +12,7 @@ is: a report means that it only has to be settled.
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -78,11 +78,19 @@ class Result:
 
 @dataclass(frozen=True)
 class Work:
-    """A claimed file that is worked on."""
+    """A claimed file that is worked on.
+
+    Attributes:
+        record: its record.
+        version: the file.
+        place: where it belongs.
+        last_run: the run that worked on it before, as far as the claim says so.
+    """
 
     record: Record
     version: FileVersion
     place: Place
+    last_run: str | None = None
 
 
 class Receiver(Protocol):
@@ -220,6 +228,7 @@ class Machine:
         works = self._begin([self._ahead.pop(each.file_id) for each in claimed if each.file_id in self._ahead])
         left = {work.record.file_id: work for work in works}
         found: list[tuple[Work, Result]] = []
+        companions: list[Work] = []
         with _heartbeat(self._log, left):
             try:
                 companions = self._begin(self._claimed_companions(works))
@@ -227,7 +236,7 @@ class Machine:
                 found.extend(self._results(sorted([*works, *companions], key=lambda work: work.version.order)))
             except (TransientError, ConfigError) as error:
                 yield from self._settle_all(found, left)
-                self._postpone(left.values(), error)
+                self._postpone(left.values(), error, {work.record.file_id for work in companions})
                 raise
             yield from self._settle_all(found, left)
 
@@ -250,7 +259,7 @@ class Machine:
         if place is None:
             raise PermanentError(f"{record.key} is no file of {self._receiver.name}.", "Correct the run's config.")
         try:
-            return Work(self._log.begin(record, self._run_id), version_of(record), place)
+            return Work(self._log.begin(record, self._run_id), version_of(record), place, record.run_id)
         except LostClaimError as error:
             self._say(str(error))
             return None
@@ -303,7 +312,7 @@ class Machine:
         if work.record.attempts > ATTEMPTS:
             said = f" The last error: {work.record.error}." if work.record.error else ""
             error = f"{ATTEMPTS} attempts ended without a result, each with the death of its process.{said}"
-            return Result("failed", error=f"{error} Look into the logs of run {work.record.run_id}.")
+            return Result("failed", error=f"{error} Look into the logs of run {work.last_run or work.record.run_id}.")
         return None
 
     # --- settling ----------------------------------------------------------------------------------------------------
@@ -342,10 +351,15 @@ class Machine:
         self._keeper.release(work)
         return True
 
-    def _postpone(self, works: Iterable[Work], error: RdsLakeError) -> None:
+    def _postpone(self, works: Iterable[Work], error: RdsLakeError, companions: Collection[str]) -> None:
+        """Leave files for the next attempt; companions for anybody at once, as this run was not asked for them by name.
+
+        When it is tried again it could not claim them otherwise, and would wait for itself.
+        """
         for work in list(works):
             try:
-                self._log.postpone(work.record, str(error), WAIT)
+                wait = timedelta(0) if work.record.file_id in companions else WAIT
+                self._log.postpone(work.record, str(error), wait)
             except RdsLakeError as other:  # what stopped us may be the audit log itself; the lease ends anyhow
                 self._say(f"{work.version.name}: {other}")
 

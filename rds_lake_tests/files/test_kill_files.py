@@ -14,19 +14,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from dropping import Drops
 from figures import FIGURES
-from kill_harness import Done, Job, Workers
+from kill_harness import Job, Workers
 from rooms import Rooms
 from test_file_events import bridged
 
 from rds_lake.audit_log.record import Record
-from rds_lake.errors import TransientError
 from rds_lake.files import machine
 from rds_lake.files.version import FileVersion
 
@@ -81,11 +80,9 @@ class Scene:
         self, name: str, body: str, statuses: dict[str, int | None], *, discarded: int | None = 0, action: str = ""
     ) -> FileVersion:
         """Drop a file; its event comes, unless it is one of those that are never announced."""
-        if action:
-            version = self.drops.drop(action, self.table, name, body)
-        else:
-            version = self.drops.source(name, body)
-        in_ledger = action != "schema" and "rejected" not in statuses or len(statuses) > 1
+        drops = self.drops
+        version = drops.drop(action, self.table, name, body) if action else drops.source(name, body)
+        in_ledger = "completed" in statuses
         self.expected[version.file_id] = Expected(statuses, discarded, body, in_ledger)
         if not name.startswith("silent"):
             self.events.append(bridged(version))
@@ -184,7 +181,7 @@ def feed() -> Steps:
 
 
 def scenes(rooms: Rooms, steps: Steps, count: int) -> list[Scene]:
-    """Sets of files, all alike, each in a bucket of its own; what is dropped in one step lands in one second or more."""
+    """Sets of files, all alike, each in a bucket of its own; the files of one step land before those of the next."""
     make, then = steps
     made = [make(rooms) for _ in range(count)]
     for step in then:
@@ -210,7 +207,7 @@ class Judged:
 
 
 def judge(scene: Scene) -> Judged:
-    """Compare table, ledger, records and bucket with what the files have to come to; readers that are not rds_lake's."""
+    """Compare table, ledger, records and bucket with what the files have to come to, read without rds_lake."""
     drops, problems = scene.drops, []
     found, wanted = Counter(drops.rows(scene.table, "id, name")), Counter(scene.rows)
     if found != wanted:
@@ -226,8 +223,8 @@ def judge(scene: Scene) -> Judged:
         problems += _wrong(drops, records.get(file_id), each)
     if drops.log.open_files(drops.spec.name) or drops.open_files():
         problems.append(f"open: {drops.open_files()}")
-    if drops.waiting():
-        problems.append(f"not moved: {drops.waiting()}")
+    if drops.waiting() or _versions(drops):
+        problems.append(f"not moved: {drops.waiting()} {_versions(drops)}")
     keys = _keys_of(scene, records)
     left = sorted(key for key in set(drops.keys("")) - keys if not key.startswith(COPY_MANIFESTS))
     if lacking := sorted(keys - set(drops.keys(""))):
@@ -238,6 +235,12 @@ def judge(scene: Scene) -> Judged:
         except AssertionError as error:
             problems.append(str(error))
     return Judged((wanted - found).total(), (found - wanted).total(), left, problems)
+
+
+def _versions(drops: Drops) -> list[str]:
+    """Versions and delete markers where files are dropped, below one another."""
+    told = [drops.s3.list_object_versions(Bucket=drops.bucket, Prefix=prefix) for prefix in drops.receiver.prefixes()]
+    return [item["Key"] for page in told for kind in ("Versions", "DeleteMarkers") for item in page.get(kind, ())]
 
 
 def _wrong(drops: Drops, record: Record | None, each: Expected) -> Iterator[str]:
@@ -293,7 +296,7 @@ class Tally:
 
 
 def points(calls: Sequence[str], wanted: int) -> list[tuple[int, str]]:
-    """Where to kill: before each call and after its answer; a spread of those that change something when few are wanted."""
+    """Where to kill: before each call and after its answer; when few are wanted, a spread of what changes something."""
     every = [(number, side) for number in range(1, len(calls) + 1) for side in ("before", "after")]
     if not wanted or wanted >= len(every):
         return every

@@ -168,6 +168,11 @@ def automations(status: str) -> list[str]:
         f"orders_landed_elsewhere||{status}|True",
         f"orders_observation_schedule|0 8 * * *|{status}|True",
         f"rds_lake_automation||{status}|True",
+        f"supply_file_events||{status}|True",
+        f"supply_file_listing||{status}|True",
+        f"transactions_file_events||{status}|True",
+        f"transactions_file_listing||{status}|True",
+        f"transactions_files_schedule|0 8 * * *|{status}|True",
     ]
 
 

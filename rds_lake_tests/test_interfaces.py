@@ -10,6 +10,7 @@ import pytest
 import typer.main
 from pipeline import LAKE, World, mysql, redshift
 
+from rds_lake import settings
 from rds_lake.cli import app
 from rds_lake.definitions import defs
 from rds_lake.local import stack as local_stack
@@ -23,8 +24,11 @@ VARIABLES = [
     "RDS_LAKE_HOME",
     "RDS_LAKE_SOURCE_URL",
     "RDS_LAKE_BUCKET",
+    "RDS_LAKE_DROP_BUCKET",
     "RDS_LAKE_WAREHOUSE_URL",
     "RDS_LAKE_REDSHIFT_IAM_ROLE",
+    "RDS_LAKE_POSTGRES_URL",
+    "RDS_LAKE_DAGSTER_URL",
     "AWS_ENDPOINT_URL",
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -58,12 +62,16 @@ COMMANDS: dict[str, tuple[str, list[str]]] = {
     "sync": ("Bring tables in step", ["--again", "--recent", "--since", "--until", "--verbose"]),
     "verify": ("Compare source, lake and warehouse", ["--rows", "--since", "--strict", "--until"]),
     "gc": ("Remove what no manifest names any more", ["--dry-run", "--grace-hours"]),
+    "drop": ("Put a file where it belongs", ["--action", "--db", "--table"]),
+    "receive": ("Notice what has been dropped", []),
+    "api": ("Serve the audit log as a REST API", ["--host", "--port"]),
     "demo": (
         "Start the local stack, fill the source",
         ["--no-ui", "--orders", "--replace", "--ui", "--use-my-database"],
     ),
     "tables list": ("List the tables: those that are declared", []),
     "tables add": ("Write a table's defs.yaml", ["--by", "--force", "--print", "--source-table"]),
+    "files setup": ("Make what dropped files need in AWS", []),
 }
 
 
@@ -89,7 +97,9 @@ def test_env_prints_these_variables_and_each_client_connects_with_them_alone(
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     buckets = boto3.Session().client("s3").list_buckets()["Buckets"]
-    assert environ["RDS_LAKE_BUCKET"] in {bucket["Name"] for bucket in buckets}
+    assert {environ["RDS_LAKE_BUCKET"], environ["RDS_LAKE_DROP_BUCKET"]} <= {bucket["Name"] for bucket in buckets}
+    tables = boto3.Session().client("dynamodb").list_tables()["TableNames"]
+    assert settings.DEFAULTS["RDS_LAKE_AUDIT_TABLE"] in tables
 
 
 @stack_test
@@ -173,7 +183,11 @@ def test_a_warehouse_table_is_named_like_the_sources_unless_the_yaml_says_otherw
 def test_assets_are_named_after_table_and_stage() -> None:
     stages = ("raw", "landing", "staging", "discarded", "archived", "warehouse")
     keys = {key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()}
-    assert keys == {f"{table}_{stage}" for table in ("orders", "customers") for stage in stages}
+    assert keys == {
+        *(f"{table}_{stage}" for table in ("orders", "customers") for stage in stages),
+        *(f"supply/{table}" for table in ("drop_zone", "suppliers", "deliveries")),
+        *(f"transactions_{stage}" for stage in ("source", "cleaned", "rds")),
+    }
     assert set(table_specs(defs)) == {"customers", "orders"}
 
 
@@ -182,15 +196,17 @@ def test_the_jobs_schedules_and_sensors_have_these_names() -> None:
     assert {schedule.name for schedule in repository.schedule_defs} == {
         "customers_observation_schedule",
         "orders_observation_schedule",
+        "transactions_files_schedule",
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {
         "customers_landed_elsewhere",
         "orders_landed_elsewhere",
         "rds_lake_automation",
+        *(f"{name}_file_{kind}" for name in ("supply", "transactions") for kind in ("events", "listing")),
     }
     assert {job.name for job in repository.get_all_jobs()} >= {
         f"{table}_{job}" for table in ("customers", "orders") for job in ("observation", "verification")
-    }
+    } | {"supply_files", "transactions_files"}
 
 
 def all_commands(group: Any) -> Iterator[tuple[str, Any]]:

@@ -191,7 +191,7 @@ class _Part:
 
     @property
     def _is_missing(self) -> str:
-        """Whether there is no value; for cleaning and where one is needed, blanks are none."""
+        """Whether there is no value; for cleaning, blanks are none."""
         blank = f" OR trim({self.text}) = ''" if self.rule else ""
         return f"({self.text} IS NULL{blank})"
 

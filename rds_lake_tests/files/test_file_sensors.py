@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -22,7 +22,9 @@ from rds_lake.errors import RdsLakeError, TransientError
 from rds_lake.file_sensors import FILES_OF_A_RUN, queue_name
 from rds_lake.files import events, listing
 from rds_lake.files.listing import Cursor
+from rds_lake.files.machine import new_record
 from rds_lake.files.spec import DropZoneSpec
+from rds_lake.files.version import FileVersion, Place
 from rds_lake.receiving import set_up
 from rds_lake.resources.files import FilesResource
 
@@ -118,6 +120,19 @@ def feed(rooms: Rooms, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyP
     return locate(drops, instance, monkeypatch)
 
 
+LANDED = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
+
+
+class KeepsAll:
+    """A receiver for which every key is a file."""
+
+    def __init__(self, receiver: Any) -> None:
+        self.name, self.store = receiver.name, receiver.store
+
+    def place(self, key: str) -> Place:
+        return Place("t" * 200, "append", "", key)
+
+
 def queue_of(location: Location) -> Queue:
     return Queue(location.drops, queue_name(location.drops.spec))
 
@@ -200,21 +215,29 @@ def test_a_skipped_tick_says_what_it_saw(zone: Location) -> None:
     assert tick.skip_message == "2 events: 0 new files, 1 gone, 1 not understood."
 
 
-def test_no_run_is_asked_for_more_than_250_files(zone: Location) -> None:
+def test_no_run_is_asked_for_more_files_than_its_configuration_holds(
+    zone: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert FILES_OF_A_RUN == 250
+    monkeypatch.setattr(file_sensors, "FILES_OF_A_RUN", 20)
     drops = zone.drops
-    keys = [f"{drops.database}/append/t/{number}.csv" for number in range(FILES_OF_A_RUN * 2 + 10)]
+    keys = [f"{drops.database}/append/t/{number}.csv" for number in range(47)]
     for key in keys:
         drops.s3.put_object(Bucket=drops.bucket, Key=key, Body=b"id\n1\n")
     tick = zone.tick("listing")
-    assert [
-        len(run.run_config["ops"][op_name(drops.spec)]["config"]["claimed"]) for run in tick.run_requests or []
-    ] == [
-        FILES_OF_A_RUN,
-        FILES_OF_A_RUN,
-        10,
-    ]
+    configs = [request.run_config["ops"][op_name(drops.spec)]["config"] for request in tick.run_requests]
+    assert [len(config["claimed"]) for config in configs] == [20, 20, 7]
     assert sorted(record.key or "" for record in zone.claims(tick)) == sorted(keys)
     assert not zone.tick("listing").run_requests
+
+
+def test_the_configuration_of_a_full_run_is_small_enough_for_dagster(zone: Location) -> None:
+    version = FileVersion("b" * 63, "k" * 1024, "e" * 35, 5 * 1024**4, LANDED, "v" * 32)
+    keeps_all: Any = KeepsAll(zone.drops.receiver)
+    record = new_record(keeps_all, version)
+    assert record
+    text = json.dumps(run_config(zone.drops.spec, [record] * FILES_OF_A_RUN))
+    assert len(text) < 2_000_000  # it goes through gRPC, whose messages may have 50 MB, and into the run's storage
 
 
 def test_a_claim_goes_through_a_runs_configuration_unchanged(zone: Location) -> None:

@@ -1,4 +1,4 @@
-"""Delimited text: what a writer wrote is read back exactly, each record with its line; what is no such text is refused."""
+"""Delimited text: what was written is read back exactly, each record with its line; what is no such text is refused."""
 
 import codecs
 import csv
@@ -10,9 +10,10 @@ import time
 import tracemalloc
 import zipfile
 import zlib
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import IO, Any
+from itertools import islice, pairwise
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -47,13 +48,14 @@ def refusal(content: bytes, name: str = "a.csv", **options: Any) -> str:
     return str(caught.value)
 
 
-# --- what a writer writes is read back -----------------------------------------------------------------------------------
+# --- what a writer writes is read back -------------------------------------------------------------------------------
 
 TERMINATORS = ("\n", "\r\n", "\r")
 ENCODINGS = {
     "utf-8": "🧀é",
     "utf-16": "🧀é",
     "utf-16-le": "🧀é",
+    "utf-16-be": "🧀é",
     "utf-32": "🧀é",
     "cp1252": "é€",
     "latin-1": "éÿ",
@@ -63,9 +65,7 @@ ENCODINGS = {
 
 
 def fields(special: str) -> st.SearchStrategy[str]:
-    marks = st.sampled_from(
-        [*',;|\t" \n\r', "\r\n", '""', '",', "\n\n", "\\", "'", "\\N", "\0", "\x0b", "\x1c", "\x85"]
-    )
+    marks = st.sampled_from([*',;|\t" \n\r', "\r\n", '""', '",', "\n\n", "\\", "'", "\\N", "\0", "\x0b", "\x1c"])
     letters = st.sampled_from(["a", "0", "-1.5", *special])
     return st.lists(st.one_of(marks, letters), max_size=6).map("".join)
 
@@ -75,44 +75,43 @@ def lines_of(text: str) -> int:
     return len(re.findall("\r\n|\r|\n", text))
 
 
+def enclosed(field: str, delimiter: str, quote: str, *, always: bool) -> str:
+    """A field as RFC 4180 has it; the csv module leaves some line breaks without quotes."""
+    if always or set(field) & {delimiter, quote, "\r", "\n"}:
+        return f"{quote}{field.replace(quote, quote * 2)}{quote}"
+    return field
+
+
 @st.composite
-def written(draw: st.DrawFn) -> tuple[bytes, str, dict[str, Any], list[tuple[int, list[str]]]]:
-    """A file, its name, how it is to be read, and what has to come out."""
+def written(draw: st.DrawFn) -> tuple[bytes, dict[str, Any], list[tuple[int, list[str]]]]:
+    """A file, how it is to be read, and what has to come out."""
     encoding = draw(st.sampled_from(sorted(ENCODINGS)))
-    known = fields(ENCODINGS[encoding]).filter(
-        lambda text: not (set(text) & {"\x85", "\0"} - {"\0"} and encoding != "utf-8")
-    )
+    known = fields(ENCODINGS[encoding])
     width = draw(st.integers(1, 4))
     table = draw(st.lists(st.lists(known, min_size=width, max_size=width), min_size=1, max_size=8))
-    delimiter, quote = draw(
-        st.sampled_from([(",", '"'), (";", '"'), ("\t", "'"), ("|", "~"), (" ", '"'), ("a", '"'), ("\x01", '"')])
-    )
-    target, expected, line = io.StringIO(), [], 1
-    quoting = draw(st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]))
+    delimiter, quote = draw(st.sampled_from([',"', ';"', "\t'", "|~", ' "', 'a"', '\x01"', "0'"]))
+    always = draw(st.booleans()) or width == 1
+    text, line, expected = "", 1, []
+    terminator = "\n"
+    terminators = draw(st.sampled_from([*((one,) for one in TERMINATORS), ("\n", "\r\n")]))
     for row in table:
-        terminator = draw(st.sampled_from(TERMINATORS))
-        for _ in range(draw(st.integers(0, 2))):  # empty lines are no records
-            target.write(terminator)
-            line += 1
-        writer = csv.writer(target, delimiter=delimiter, quotechar=quote, lineterminator=terminator, quoting=quoting)
-        writer.writerow(row)
-        expected.append((line, row))
-        line += 1 + sum(lines_of(field) for field in row)
-    text = target.getvalue()
+        terminator = draw(st.sampled_from(terminators))
+        empty = draw(st.integers(0, 2))  # empty lines are no records
+        text += terminator * empty + delimiter.join(enclosed(field, delimiter, quote, always=always) for field in row)
+        text += terminator
+        expected.append((line + empty, row))
+        line += empty + 1 + sum(lines_of(field) for field in row)
     if draw(st.booleans()):
-        text = text.rstrip("\r\n") if not table[-1][-1].endswith(("\r", "\n")) else text
-    content = text.encode(encoding)
-    if encoding == "utf-8" and draw(st.booleans()):
-        content = codecs.BOM_UTF8 + content
-    if encoding == "utf-16-le" and draw(st.booleans()):
-        content = codecs.BOM_UTF16_LE + content
-    packed = draw(st.sampled_from(["plain", "gzip", "members"]))
-    if packed == "gzip":
+        text = text.removesuffix(terminator)
+    mark = draw(st.sampled_from(["", "\ufeff"])) if encoding in {"utf-8", "utf-16-le", "utf-16-be"} else ""
+    content = (mark + text).encode(encoding)
+    cut = draw(st.integers(0, len(content)))
+    packed = draw(st.sampled_from(["not", "once", "in parts"]))
+    if packed == "once":
         content = gzip.compress(content)
-    elif packed == "members":
-        cut = draw(st.integers(0, len(content)))
-        content = gzip.compress(content[:cut]) + gzip.compress(b"") + gzip.compress(content[cut:])
-    return content, "a.csv", {"delimiter": delimiter, "quote": quote, "encoding": encoding}, expected
+    elif packed == "in parts":
+        content = b"".join(gzip.compress(part) for part in (content[:cut], b"", content[cut:]))
+    return content, {"delimiter": delimiter, "quote": quote, "encoding": encoding}, expected
 
 
 def is_text(content: bytes) -> bool:
@@ -121,13 +120,13 @@ def is_text(content: bytes) -> bool:
 
 
 @given(written())
-@bounded(500)
+@bounded(300)
 def test_any_table_is_read_back_exactly_with_the_line_of_each_record(made):
-    content, name, options, expected = made
-    if options["encoding"].startswith("utf-16") or options["encoding"] == "utf-32" or is_text(content):
-        assert rows(content, name, **options) == expected
+    content, options, expected = made
+    if options["encoding"].startswith(("utf-16", "utf-32")) or is_text(content):
+        assert rows(content, **options) == expected
     else:
-        assert "NUL" in refusal(content, name, **options)
+        assert "NUL" in refusal(content, **options)
 
 
 def test_many_records_are_read_back_across_every_buffer():
@@ -135,7 +134,7 @@ def test_many_records_are_read_back_across_every_buffer():
     table = [["x" * source.randrange(300), "é\n" * source.randrange(5), f"{number}"] for number in range(3000)]
     for terminator, encoding in (("\n", "utf-8"), ("\r\n", "utf-16"), ("\r", "utf-8")):
         target = io.StringIO()
-        csv.writer(target, lineterminator=terminator).writerows(table)
+        csv.writer(target, lineterminator=terminator, quoting=csv.QUOTE_ALL).writerows(table)
         for content in (target.getvalue().encode(encoding), gzip.compress(target.getvalue().encode(encoding), 1)):
             found = rows(content, encoding=encoding)
             assert [fields for _, fields in found] == table
@@ -173,7 +172,7 @@ def test_only_line_breaks_break_lines():
     assert rows(text.encode()) == [(1, [text[:-2]]), (2, ["2"])]
 
 
-# --- a record that cannot be read breaks alone ---------------------------------------------------------------------------
+# --- a record that cannot be read breaks alone -----------------------------------------------------------------------
 
 
 @given(st.lists(st.sampled_from(["a", "é", "🧀", "b c"]), min_size=1, max_size=20), st.data())
@@ -244,7 +243,8 @@ def test_one_quote_too_much_touches_no_other_record(table, data):
     target = io.StringIO()
     csv.writer(target, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(table)
     text = target.getvalue()
-    at = data.draw(st.integers(0, len(text) - 1)) if data else text.index("two") - 1
+    places = [at for at in range(len(text)) if text[at] not in "\r\n"]  # a quote there is an end that is well-formed
+    at = data.draw(st.sampled_from(places)) if data else text.index("two")
     before = rows(text.encode())
     try:
         found = records(f'{text[:at]}"{text[at:]}'.encode())
@@ -267,7 +267,7 @@ def test_any_bytes_are_records_or_refused(content, encoding):
         found = records(content, encoding=encoding)
     except RefusedError:
         return
-    assert all(item.line > before.line for before, item in zip(found, found[1:], strict=False))
+    assert all(before.line < item.line for before, item in pairwise(found))
     assert (
         sum(max(1, lines_of(item.raw)) for item in found) <= lines_of(content.decode(encoding, "surrogateescape")) + 1
     )
@@ -276,7 +276,7 @@ def test_any_bytes_are_records_or_refused(content, encoding):
             "".join(item.fields).encode()
 
 
-# --- what is no text at all ----------------------------------------------------------------------------------------------
+# --- what is no text at all ------------------------------------------------------------------------------------------
 
 
 def zipped() -> bytes:
@@ -348,11 +348,10 @@ def test_utf_16_that_is_none_is_refused_with_about_the_line():
         assert re.search(r"is not utf-16, on line [12] or behind it", refusal(content, encoding="utf-16"))
 
 
-@pytest.mark.parametrize("cut", [1, 2, 3, 9, 10, 15, -1, -4, -8, -9])
+@pytest.mark.parametrize("cut", [2, 3, 9, 10, 15, -1, -4, -8, -9])
 def test_a_gzip_file_that_was_cut_off_is_refused(cut):
     content = gzip.compress(b"id,name\n1,Ada\n" * 100)[:cut]
-    said = refusal(content)
-    assert "cannot be unpacked" in said or cut == 1
+    assert "cannot be unpacked" in refusal(content)
 
 
 def test_a_gzip_file_that_is_damaged_is_refused():
@@ -365,7 +364,7 @@ def test_a_gzip_file_that_is_damaged_is_refused():
     assert "cannot be unpacked" in refusal(gzip.compress(b"a,b\n") + gzip.compress(b"c,d\n")[:-3])
 
 
-# --- what is meant to fill memory or disk --------------------------------------------------------------------------------
+# --- what is meant to fill memory or disk ----------------------------------------------------------------------------
 
 
 class Endless(io.RawIOBase):
@@ -398,30 +397,28 @@ class Endless(io.RawIOBase):
     read1 = read
 
 
-def peak(content: IO[bytes], size: int, most: int = 10**9, **options: Any) -> tuple[float, str]:
+def peak(content: Any, size: int, most: int | None = None) -> tuple[float, str]:
     """The most memory, in MB, that reading took until the file was refused, and what was said."""
     tracemalloc.start()
     try:
         with pytest.raises(RefusedError) as caught:
-            for _ in read_records(content, "a.csv", size, CsvOptions(**options)):
-                most -= 1
-                assert most, "too many records came out"
+            deque(islice(read_records(content, "a.csv", size, CsvOptions()), most), maxlen=0)
         return tracemalloc.get_traced_memory()[1] / MIB, str(caught.value)
     finally:
         tracemalloc.stop()
 
 
 def test_a_line_without_end_is_refused_in_little_memory():
-    memory, said = peak(Endless(b"a,b\n", b"x", 64 * MIB), 10**12)  # type: ignore[arg-type]
+    memory, said = peak(Endless(b"a,b\n", b"x", 64 * MIB), 10**12)
     assert "line 2, is longer than 4 MB" in said
     assert memory < 40
-    memory, said = peak(Endless(b'a,b\n"', "é🧀".encode(), 64 * MIB), 10**12)  # type: ignore[arg-type]
+    memory, said = peak(Endless(b'a,b\n"', "é🧀".encode(), 64 * MIB), 10**12)
     assert "line 2, is longer than 4 MB" in said
     assert memory < 120
 
 
 def test_a_quoted_field_without_end_is_refused_in_little_memory():
-    memory, said = peak(Endless(b'a,b\n"x', b"y" * 1023 + b"\n", 64 * MIB), 10**12)  # type: ignore[arg-type]
+    memory, said = peak(Endless(b'a,b\n"x', b"y" * 1023 + b"\n", 64 * MIB), 10**12)
     assert "line 2: a quoted field begins there and never ends" in said
     assert memory < 60
 
@@ -430,7 +427,7 @@ def test_a_record_may_have_four_million_characters_and_not_one_more():
     exact = b'1,"' + b"x" * (RECORD_MAX - 5) + b'"\n'
     assert len(rows(exact)[0][1][1]) == RECORD_MAX - 5
     assert "longer than 4 MB" in refusal(exact.replace(b"1,", b"11,"))
-    lines = b'1,"' + (b"x" * 1022 + b"\n") * 4099 + b'"\n'
+    lines = b'1,"' + (b"x" * 1022 + b"\n") * 4110 + b'"\n'
     assert "line 1: a quoted field begins there and never ends" in refusal(lines)
     assert len(rows(b"," * (RECORD_MAX - 1) + b"\n")[0][1]) == RECORD_MAX
 
@@ -459,14 +456,14 @@ def test_a_gzip_file_may_unpack_to_as_much_as_the_yaml_says():
 
 
 def test_text_that_repeats_itself_is_no_bomb():
-    content = bomb(b"a,b\n" * 256, 8)
+    content = bomb(b"a,%s\n" % (b"b" * 1021), 8)
     assert len(content) * 250 < 8 * MIB
-    assert sum(1 for _ in read_records(io.BytesIO(content), "a.csv", len(content), CsvOptions())) == 8 * MIB // 4
+    assert len(rows(content)) == 8 * 1024
 
 
 def test_reading_a_large_file_takes_little_memory():
     line = b"1,Ada,1815-12-10,some more text that makes the line longer\n"
-    content = line * (16 * MIB // len(line))
+    content = line * (8 * MIB // len(line))
     tracemalloc.start()
     try:
         count = sum(1 for _ in read_records(io.BytesIO(content), "a.csv", len(content), CsvOptions()))
@@ -476,7 +473,7 @@ def test_reading_a_large_file_takes_little_memory():
     assert count == len(content) // len(line)
 
 
-# --- how text is to be read ----------------------------------------------------------------------------------------------
+# --- how text is to be read ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -547,4 +544,4 @@ def test_every_encoding_that_may_be_named_reads_plain_text_and_survives_any_byte
                 continue
             for item in found:
                 if isinstance(item, Record):
-                    assert replace(item, line=1).raw.encode() is not None
+                    assert item.raw.encode() is not None

@@ -13,9 +13,10 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from rooms import Rooms
 from test_file_events import bridged
 
 from rds_lake.audit_log.record import Record
+from rds_lake.errors import TransientError
 from rds_lake.files import machine
 from rds_lake.files.version import FileVersion
 
@@ -184,10 +186,11 @@ def scenes(rooms: Rooms, steps: Steps, count: int) -> list[Scene]:
     """Sets of files, all alike, each in a bucket of its own; the files of one step land before those of the next."""
     make, then = steps
     made = [make(rooms) for _ in range(count)]
-    for step in then:
+    for number, step in enumerate(then):
+        if number:
+            Drops.later()
         for scene in made:
             step(scene)
-        Drops.later()
     for scene in made:
         scene.ready()
     return made
@@ -326,6 +329,12 @@ def heal(crew: Workers, scene: Scene, tally: Tally, place: str) -> None:
         tally.wrong.append(f"{place}: one more still had work: {idle.said} {idle.result}")
 
 
+def supply(rooms: Rooms, steps: Steps, wanted: int) -> Iterator[Scene]:
+    """Sets of files without end, made as many at once as may be wanted."""
+    while True:
+        yield from scenes(rooms, steps, wanted + 1 if wanted else 50)
+
+
 CASES = [zone, versions, feed]
 
 
@@ -348,21 +357,21 @@ def test_files_of_a_process_that_is_killed_at_any_call_are_made_good_by_the_next
     request: pytest.FixtureRequest,
     record_property: Callable[[str, object], None],
 ) -> None:
-    [first] = scenes(rooms, case(), 1)
+    wanted = request.config.getoption("--kills")
+    waiting = supply(rooms, case(), wanted)
+    first = next(waiting)
     recorded = crew.run(first.job(lease=60))  # without a heartbeat, which comes at any place
     assert recorded.ok, recorded.said
     assert judge(first) == Judged(0, 0, [], [])
-    chosen = points(recorded.calls, request.config.getoption("--kills"))
     tally = Tally()
-    for start in range(0, len(chosen), 50):
-        some = chosen[start : start + 50]
-        for scene, (number, side) in zip(scenes(rooms, case(), len(some)), some, strict=True):
-            killed = crew.run(scene.job(kill=number, side=side))
-            tally.points, tally.kills, tally.runs = tally.points + 1, tally.kills + killed.killed, tally.runs + 1
-            place = f"{side} call {number} ({killed.calls[-1] if killed.calls else 'the first'})"
-            if not killed.killed and number < len(recorded.calls) * 0.9:  # how many there are varies by a few
-                tally.wrong.append(f"{place}: was not reached")
-            heal(crew, scene, tally, place)
+    for number, side in points(recorded.calls, wanted):
+        scene = next(waiting)
+        killed = crew.run(scene.job(kill=number, side=side))
+        tally.points, tally.kills, tally.runs = tally.points + 1, tally.kills + killed.killed, tally.runs + 1
+        place = f"{side} call {number} ({killed.calls[-1] if killed.calls else 'the first'})"
+        if not killed.killed and number < len(recorded.calls) * 0.9:  # how many there are varies by a few
+            tally.wrong.append(f"{place}: was not reached")
+        heal(crew, scene, tally, place)
     every = len(points(recorded.calls, 0))
     record_property(FIGURES, figures(case.__name__, recorded.calls, every, tally, "killed"))
     assert tally.wrong == []
@@ -403,33 +412,32 @@ def test_a_process_that_stands_still_beyond_its_lease_has_no_second_effect(
     request: pytest.FixtureRequest,
     record_property: Callable[[str, object], None],
 ) -> None:
-    [first] = scenes(rooms, case(), 1)
-    recorded = crew.run(first.job(lease=60))  # without a heartbeat, which comes at any place
-    assert recorded.ok, recorded.said
     wanted = request.config.getoption("--kills")
+    waiting = supply(rooms, case(), wanted)
+    recorded = crew.run(next(waiting).job(lease=60))
+    assert recorded.ok, recorded.said
     held = holding(recorded.calls)
-    chosen = held if not wanted else [held[int((at + 0.5) * len(held) / wanted)] for at in range(wanted)]
+    chosen = [held[int((at + 0.5) * len(held) / wanted)] for at in range(wanted)] if wanted else held
     tally = Tally()
-    for start in range(0, len(chosen), 50):
-        some = chosen[start : start + 50]
-        for scene, number in zip(scenes(rooms, case(), len(some)), some, strict=True):
-            worker, stopped = stop(crew, scene, number)
-            tally.points, tally.kills, tally.runs = tally.points + 1, tally.kills + stopped, tally.runs + 1
-            place = f"at call {number}"
-            try:
-                heal(crew, scene, tally, place)
-                new = drop_again(scene)
-            finally:
-                with suppress(ProcessLookupError):
-                    os.kill(worker.pid, signal.SIGCONT)
-            done = worker.wait()
-            place = f"{place} ({done.calls[number - 1] if number <= len(done.calls) else '-'})"
-            if not done.ok:
-                tally.wrong.append(f"{place}: {done.said}")
-            lying = {scene.drops.version(key).file_id for key in scene.drops.waiting()}
-            known = {record.file_id for record in scene.drops.all_records()}  # it may have noticed and handled them
-            tally.wrong += [f"{place}: {each.key} is gone" for each in new if each.file_id not in lying | known]
-            heal(crew, scene, tally, f"{place}, then")
+    for number in chosen:
+        scene = next(waiting)
+        worker, stopped = stop(crew, scene, number)
+        tally.points, tally.kills, tally.runs = tally.points + 1, tally.kills + stopped, tally.runs + 1
+        place = f"at call {number}"
+        try:
+            heal(crew, scene, tally, place)
+            new = drop_again(scene)
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGCONT)
+        done = worker.wait()
+        place = f"{place} ({done.calls[number - 1] if number <= len(done.calls) else '-'})"
+        if not done.ok:
+            tally.wrong.append(f"{place}: {done.said}")
+        lying = {scene.drops.version(key).file_id for key in scene.drops.waiting()}
+        known = {record.file_id for record in scene.drops.all_records()}  # it may have noticed and handled them
+        tally.wrong += [f"{place}: {each.key} is gone" for each in new if each.file_id not in lying | known]
+        heal(crew, scene, tally, f"{place}, then")
     record_property(FIGURES, figures(case.__name__, recorded.calls, len(held), tally, "stopped"))
     assert tally.wrong == []
     # It may have copied anew what was dropped under the same key with the same bytes; nobody deletes that any more.
@@ -448,3 +456,168 @@ def drop_again(scene: Scene) -> list[FileVersion]:
     late = scene.drop(name, csv([(81, "late")]), {"completed": 1}, action=action)
     scene.rows = sorted([*scene.rows, *rows, (81, "late")])
     return [new, same, late]
+
+
+# --- one process -----------------------------------------------------------------------------------------------------
+
+
+class _DiedError(BaseException):
+    """Stands for the death of a process, in a test that goes on."""
+
+
+def dying_of(drops: Drops, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have whoever works on a file die of it."""
+    work = drops.receiver.work
+
+    def deadly(works: Sequence[machine.Work], kept: machine.Keeper) -> Iterator[Any]:
+        if any(each.version.name == name for each in works):
+            raise _DiedError
+        return work(works, kept)
+
+    monkeypatch.setattr(drops.receiver, "work", deadly)
+
+
+def test_a_file_that_takes_its_worker_down_each_time_is_given_up_and_takes_no_others_with_it(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drops = Drops.zone(rooms.environ, lease=timedelta(seconds=-1))
+    drops.schema("t", "id bigint")
+    drops.run()
+    good = [drops.drop("append", "t", f"{number}.csv", f"id\n{number}\n") for number in range(5)]
+    deadly = drops.drop("append", "t", "deadly.csv", "id\n99\n")
+    dying_of(drops, "deadly.csv", monkeypatch)
+    deaths = 0
+    for number in range(12):
+        with suppress(_DiedError):
+            deaths += 1
+            drops.run(f"run-{number}")
+            deaths -= 1
+    assert deaths == machine.ATTEMPTS
+    assert drops.rows("t", "id") == [(number,) for number in range(5)]
+    assert {drops.record(version).status for version in good} == {"completed"}
+    record = drops.record(deadly)
+    assert record.status == "failed"
+    told = "5 attempts ended without a result, each with the death of its process."
+    assert record.error == f"{told} Look into the logs of run run-{deaths - 1}."
+    assert drops.original(record) == b"id\n99\n"
+    drops.check_accounts("t")
+
+
+def test_a_lease_is_kept_for_as_long_as_the_work_takes(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    drops = Drops.zone(rooms.environ, lease=timedelta(seconds=0.6))
+    drops.schema("t", "id bigint")
+    drops.run()
+    file = drops.drop("append", "t", "a.csv", "id\n1\n")
+    claimed = drops.claim(file)
+    stolen: list[Record] = []
+    work = drops.receiver.work
+
+    def slowly(works: Sequence[machine.Work], kept: machine.Keeper) -> Iterator[Any]:
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            stolen.extend(Drops(drops.environ, drops.spec).sweep())
+            time.sleep(0.05)
+        return work(works, kept)
+
+    monkeypatch.setattr(drops.receiver, "work", slowly)
+    [(record, _)] = drops.work(claimed)
+    assert stolen == []
+    assert (record.status, record.attempts) == ("completed", 1)
+
+
+def test_a_schema_file_that_comes_last_in_a_run_is_taken_with_the_first_files_that_need_it(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "AT_ONCE", 2)
+    monkeypatch.setattr(machine, "PATIENCE", 1)
+    drops = Drops.zone(rooms.environ)
+    for number in range(5):
+        drops.drop("append", "t", f"{number}.csv", f"id\n{number}\n")
+    drops.later()
+    drops.schema("t", "id bigint")
+    handled = drops.run()
+    assert Counter(record.status for record, _ in handled) == {"completed": 6}
+    assert drops.rows("t", "id") == [(number,) for number in range(5)]
+    drops.check_accounts("t")
+
+
+def test_a_worker_waits_for_a_schema_file_that_another_one_is_taking(rooms: Rooms) -> None:
+    drops = Drops.zone(rooms.environ)
+    schema = drops.schema("t", "id bigint")
+    file = drops.drop("append", "t", "a.csv", "id\n1\n")
+    other = Drops(drops.environ, drops.spec)
+    taken = other.claim(schema)
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(drops.handle, file)
+        time.sleep(0.7)
+        assert not waiting.done()
+        other.work(taken)
+        [(record, _)] = waiting.result(20)
+    assert (record.status, record.rows_loaded) == ("completed", 1)
+    drops.check_accounts("t")
+
+
+def test_a_worker_does_not_wait_forever_for_a_schema_file_that_a_dead_one_has(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "PATIENCE", 0.5)
+    monkeypatch.setattr(machine, "WAIT", timedelta(0))
+    drops = Drops.zone(rooms.environ)
+    schema = drops.schema("t", "id bigint")
+    file = drops.drop("append", "t", "a.csv", "id\n1\n")
+    Drops(drops.environ, drops.spec, lease=timedelta(seconds=2)).claim(schema)
+    with pytest.raises(TransientError, match="Another worker still takes files"):
+        drops.handle(file)
+    record = drops.record(file)
+    assert (record.status, record.error) == (
+        "processing",
+        f"Another worker still takes files that {drops.database} needs. Try again.",
+    )
+    time.sleep(2)
+    drops.run()
+    assert drops.record(file).error is None
+    assert drops.rows("t", "id") == [(1,)]
+    drops.check_accounts("t")
+
+
+def test_a_step_that_is_tried_again_has_its_schema_files_too(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "PATIENCE", 1)
+    drops = Drops.zone(rooms.environ)
+    schema = drops.schema("t", "id bigint")
+    claimed = drops.claim(drops.drop("append", "t", "a.csv", "id\n1\n"))
+    away = Drops({**drops.environ, "RDS_LAKE_WAREHOUSE_URL": "redshift://a:b@127.0.0.1:9/c"}, drops.spec)
+    with pytest.raises(TransientError):
+        away.work(claimed)
+    assert {record.file_id for record in drops.all_records()} == {schema.file_id, claimed[0].file_id}
+    handled = drops.work(claimed)  # as Dagster tries it again: with the same claims, seconds later
+    assert Counter(record.status for record, _ in handled) == {"completed": 2}
+    assert {record.error for record in drops.all_records()} == {None}
+    drops.check_accounts("t")
+
+
+def test_what_was_loaded_stays_loaded_when_the_file_is_replaced_before_it_could_be_recorded(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drops = Drops.zone(rooms.environ, lease=timedelta(seconds=-1))
+    drops.schema("t", "id bigint")
+    drops.run()
+    first = drops.drop("append", "t", "a.csv", "id\n1\n")
+    claimed = drops.claim(first)
+    with monkeypatch.context() as patch:
+        patch.setattr(machine.Machine, "_settle_all", dying)
+        with pytest.raises(_DiedError):
+            drops.work(claimed)
+    assert drops.rows("t", "id") == [(1,)]
+    drops.later()
+    second = drops.drop("append", "t", "a.csv", "id\n2\n")
+    assert len(drops.work(claimed)) == 1  # the run that is started again has the same claims
+    assert (drops.record(first).status, drops.record(first).rows_loaded) == ("completed", 1)
+    assert drops.original(drops.record(first)) == b"id\n1\n"
+    assert drops.waiting() == [second.key]
+    drops.run()
+    assert drops.rows("t", "id") == [(1,), (2,)]
+    drops.check_accounts("t")
+
+
+def dying(*_: object) -> None:
+    raise _DiedError

@@ -586,10 +586,22 @@ def _warm_up() -> None:
             pass
 
 
+def _warm_up_files(environ: Mapping[str, str]) -> None:
+    """Import, before the forks, what a job of dropped files would, and read what botocore reads: half a second each."""
+    importlib.import_module("rds_lake.assets.files")
+    from rds_lake.resources.services import aws_client
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in (name for name in environ if name.startswith("AWS_")):
+            patch.setenv(name, environ[name])
+        for service in ("s3", "sqs", "dynamodb"):
+            aws_client(service)
+
+
 def _start(words: dict[str, Any]) -> dict[str, Any]:
     job = Job(**words["start"])
     if job.receiver:
-        importlib.import_module("rds_lake.assets.files")
+        _warm_up_files(job.environ)
     else:
         prepared(job.spec)
     assert threading.active_count() == 1, "a fork of a process with threads would be another process"

@@ -55,7 +55,7 @@ class FileFeed:
 
     def place(self, key: str) -> Place | None:
         """Where a file belongs."""
-        if not key.startswith(self._spec.root + SOURCE) or key.endswith("/"):
+        if not key.startswith(self._spec.root + SOURCE):
             return None
         return Place(self._spec.feed, ACTION, self._spec.root, "")
 
@@ -77,7 +77,7 @@ class FileFeed:
         Raises:
             RefusedError: it cannot be taken.
         """
-        if "/" in work.version.key.removeprefix(self._spec.root + SOURCE):
+        if "/" in work.version.key.removeprefix(self._spec.root + SOURCE) or not work.version.name:
             raise RefusedError(
                 f"{work.version.url} lies in a folder of its own.", f"Drop it into {self._spec.root}{SOURCE} itself."
             )

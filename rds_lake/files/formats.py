@@ -48,6 +48,8 @@ def check_format(text: str, *, zone: bool) -> str:
     pieces = _pieces(text)
     if re.search("[\x00-\x1f\ud800-\udfff]", text):
         raise ValueError(f"{text!r} is no format: it may hold printable text only")
+    if text != text.strip():
+        raise ValueError(f"'{text}' begins or ends with a blank, without which texts are read")
     for piece in pieces:
         if piece[0] == "%" and piece not in _NUMBERS and piece not in _WORDS:
             known = " ".join(sorted({*_NUMBERS, *_WORDS}, key=str.lower))

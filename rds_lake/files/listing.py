@@ -8,7 +8,7 @@ audit log until something in it changes. 100,000 handled objects are 200 digests
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -189,14 +189,13 @@ def _digest(chunk: Sequence[FileVersion]) -> str:
 
 def _look_up(receiver: Receiver, log: AuditLog, chunk: Sequence[FileVersion], done: Swept, *, versioned: bool) -> bool:
     """Claim what is new in a chunk; whether everything in it is finished."""
-    ours = [version for version in chunk if receiver.place(version.key) is not None]
+    there: Iterable[FileVersion | None] = chunk
     if versioned:  # a listing does not say which version an object is
-        looked = side_by_side(lambda version: receiver.store.look(version.key), ours)
-        ours = [version for version in looked if version is not None]
+        there = side_by_side(lambda version: receiver.store.look(version.key), chunk)
+    found = [new_record(receiver, version) for version in there if version is not None]
+    ours = [record for record in found if record is not None]
     done.asked += len(ours)
-    known = log.find_all([version.file_id for version in ours])
-    new = [version for version in ours if version.file_id not in known]
-    records = (new_record(receiver, version) for version in new)
-    claims = side_by_side(log.claim, [record for record in records if record is not None])
-    done.claimed += [claim for claim in claims if claim is not None]
+    known = log.find_all([record.file_id for record in ours])
+    new = [record for record in ours if record.file_id not in known]
+    done.claimed += [claim for claim in side_by_side(log.claim, new) if claim is not None]
     return not new and all(record.is_finished for record in known.values())

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
 from typing import IO, Any, Protocol
@@ -117,24 +117,33 @@ class Receiver(Protocol):
         """Do what there is to do with some files, in the order in which they landed; each gets one result."""
 
 
+class UnreadableError(PermanentError):
+    """S3 does not let us read one file, such as one that is encrypted with a key of somebody else's."""
+
+
 class Keeper:
     """Hands out the content of files, from copies that nobody but us writes."""
 
     def __init__(self, store: FileStore) -> None:
         self._store = store
         self._kept: dict[str, FileVersion] = {}
+        self._digests: dict[str, str] = {}
 
     def keep(self, work: Work) -> FileVersion:
         """The copy of a file, which is made if it is not there.
 
         Raises:
             VersionGoneError: there is no copy, and the version is not there any more.
+            UnreadableError: it may not be read.
         """
         file_id = work.version.file_id
         if file_id not in self._kept:
             key = f"{work.place.prefix('staging', work.version)}{KEPT}"
             before = self._store.look(key) if work.record.attempts > 1 else None
-            self._kept[file_id] = before or self._store.copy(work.version, key)
+            try:
+                self._kept[file_id] = before or self._store.copy(work.version, key)
+            except ConfigError as error:
+                raise UnreadableError(error.problem, "See to it that it can be read, then drop it again.") from error
         return self._kept[file_id]
 
     @contextmanager
@@ -142,12 +151,16 @@ class Keeper:
         """A file's content, from its start, and its SHA-256.
 
         Raises:
-            VersionGoneError: as `keep`.
+            VersionGoneError, UnreadableError: as `keep`.
         """
         held = self.keep(work)
         with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES, prefix="rds_lake_") as target:
-            digest = self._store.fetch(held, target)
+            self._digests[work.version.file_id] = digest = self._store.fetch(held, target)
             yield target, digest
+
+    def digest(self, work: Work) -> str | None:
+        """The SHA-256 of a file's content, as far as it has been read."""
+        return self._digests.get(work.version.file_id)
 
     def release(self, work: Work) -> None:
         """Delete the copy of a file that has been brought to its last place."""
@@ -157,7 +170,8 @@ class Keeper:
 def new_record(receiver: Receiver, version: FileVersion) -> Record | None:
     """What the audit log is told of a file when it is claimed; None when it is none of the receiver's."""
     place = receiver.place(version.key)
-    if place is None:
+    is_marker = version.key.endswith("/") and not version.size  # what a console makes for a folder
+    if place is None or is_marker:
         return None
     return Record(
         table=place.table,
@@ -319,6 +333,7 @@ class Machine:
 
     def _settle(self, work: Work, result: Result) -> Record | None:
         """Bring a file to its end; None when somebody else has taken it over."""
+        result = replace(result, content=result.content or self._keeper.digest(work))
         outcome: Outcome = "processed" if result.status == "completed" else "failed"
         report, target = work.place.prefix(outcome, work.version) + REPORT, work.place.file(outcome, work.version)
         try:
@@ -347,6 +362,9 @@ class Machine:
             self._store.copy(self._keeper.keep(work), target)
         except VersionGoneError:
             return self._store.look(target) is not None
+        except UnreadableError as error:
+            self._say(f"{work.version.url} stays where it is: {error}")
+            return False
         self._store.delete(work.version)
         self._keeper.release(work)
         return True

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from rds_lake.errors import ConfigError, PermanentError
+from rds_lake.errors import ConfigError, PermanentError, TransientError
 from rds_lake.files.machine import Result, Work
 from rds_lake.files.schema import RefusedError
 from rds_lake.files.stage import RefusedRowsError, Staged
 from rds_lake.files.store import FileStore, VersionGoneError
+from rds_lake.lake.scratch import FullDiskError
 
 Done = TypeVar("Done")
 
@@ -34,6 +35,8 @@ def refusals(work: Work, store: FileStore, doing: Callable[[], Done]) -> Done | 
         return Result.refused(error)
     except ConfigError:
         raise
+    except FullDiskError as error:
+        raise TransientError(error.problem, error.remedy) from error  # it is not the file's fault, and may pass
     except PermanentError as error:  # one file's trouble must not stop those that are worked on with it
         return Result("failed", rows_loaded=0, error=str(error))
 

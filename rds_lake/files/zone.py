@@ -88,7 +88,7 @@ class DropZone:
 
     def place(self, key: str) -> Place | None:
         """Where a file belongs; of one whose key says it wrongly, as much as it says."""
-        if not key.startswith(f"{self._spec.database}/") or key.endswith("/"):
+        if not key.startswith(f"{self._spec.database}/"):
             return None
         parts = key.split("/")
         folder = "/".join(plain_parts(key)[:-1]) + "/"
@@ -185,6 +185,8 @@ class DropZone:
         form = f"Its key must be {database}/append|truncate|schema/<table>/<file>."
         if len(parts) != 4:
             raise RefusedError(f"{work.version.url} has {len(parts)} parts in its key, not 4.", form)
+        if not work.version.name:
+            raise RefusedError(f"{work.version.url} names no file.", form)
         if parts[1] not in ACTIONS:
             raise RefusedError(f"{work.version.url} names the unknown action '{parts[1]}'.", form)
         if not _is_name(parts[2]):

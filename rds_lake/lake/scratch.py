@@ -27,19 +27,23 @@ def digest(content: IO[bytes]) -> str:
     return value
 
 
+class FullDiskError(PermanentError):
+    """The disk of temporary files is full."""
+
+
 @contextmanager
 def temporary_space() -> Iterator[None]:
     """Say what to do when the disk of temporary files is full.
 
     Raises:
-        PermanentError: it is.
+        FullDiskError: it is.
     """
     try:
         yield
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        raise PermanentError(
+        raise FullDiskError(
             f"The temporary folder {tempfile.gettempdir()} is full.",
             "Free space there, or set TMPDIR to a folder with more.",
         ) from error

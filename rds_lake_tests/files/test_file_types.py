@@ -715,6 +715,8 @@ def test_what_python_writes_in_a_format_is_read_in_it(data):
         ("%d\0%m%Y", "printable"),
         ("%d\n%m%Y", "printable"),
         ("%d\ud800%m%Y", "printable"),
+        (" %d/%m/%Y", "blank"),
+        ("%d/%m/%Y\u00a0", "blank"),
     ],
 )
 def test_a_format_that_leaves_something_open_is_none(text, told):

@@ -8,7 +8,7 @@ its asset says so.
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -20,7 +20,7 @@ from rds_lake.audit_log.log import AuditLog
 from rds_lake.audit_log.record import Record
 from rds_lake.files.feed import SOURCE
 from rds_lake.files.listing import Cursor, sweep
-from rds_lake.files.machine import Machine, Receiver, Result
+from rds_lake.files.machine import WAIT, Machine, Receiver, Result
 from rds_lake.files.spec import DropZoneSpec, FileFeedSpec
 from rds_lake.resources.files import FilesResource, ReceiverSpec
 
@@ -96,7 +96,9 @@ def receiver_assets(spec: ReceiverSpec) -> dg.AssetsDefinition:
             claimed = [claim_of(text) for text in config.claimed] or claim_waiting(receiver, log)
             context.log.info(f"{len(claimed):,} files")
             handled = []
-            for record, result in Machine(receiver, log, context.run.run_id, context.log.info).run(claimed):
+            # A step that was not asked for its files by name has to find them again when it is tried again.
+            wait = WAIT if config.claimed else timedelta(0)
+            for record, result in Machine(receiver, log, context.run.run_id, context.log.info, wait).run(claimed):
                 _say(context.log, record, result)
                 for event in shape.events(record, result):
                     context.log_event(event)

@@ -209,9 +209,14 @@ class Machine:
         log: the audit log.
         run_id: the Dagster run that it works in.
         say: told in words what goes on.
+        wait: how long files are left alone that could not be done for reasons of ours; not at all if whoever tries
+            again has to claim them first.
     """
 
-    def __init__(self, receiver: Receiver, log: AuditLog, run_id: str, say: Say = lambda _: None) -> None:
+    def __init__(
+        self, receiver: Receiver, log: AuditLog, run_id: str, say: Say = lambda _: None, wait: timedelta = WAIT
+    ) -> None:
+        self._wait = wait
         self._receiver = receiver
         self._store = receiver.store
         self._log = log
@@ -376,7 +381,7 @@ class Machine:
         """
         for work in list(works):
             try:
-                wait = timedelta(0) if work.record.file_id in companions else WAIT
+                wait = timedelta(0) if work.record.file_id in companions else self._wait
                 self._log.postpone(work.record, str(error), wait)
             except RdsLakeError as other:  # what stopped us may be the audit log itself; the lease ends anyhow
                 self._say(f"{work.version.name}: {other}")

@@ -16,7 +16,7 @@ from rds_lake.files.types import DeclaredType, fits
 NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
 
 OUR_FOLDERS = frozenset({"processed", "failed", "staging", "discarded", "schemas", "cleaned", "source"})
-"""What a drop zone's database cannot be called: these folders of the bucket are written by rds_lake."""
+"""What a drop zone's database or a feed cannot be called: these folders of the bucket are written by rds_lake."""
 
 NAME_MAX = 63
 """Bytes of a name in PostgreSQL, which cuts a longer one off."""
@@ -46,6 +46,12 @@ class _Receiver(_Model):
     )
 
 
+def _not_ours(value: str) -> str:
+    if value.lower() in OUR_FOLDERS:
+        raise ValueError(f"'{value}' is a folder that rds_lake writes itself: choose another name")
+    return value
+
+
 class ZoneTable(_Model):
     """A table of a drop zone that is an asset of its own."""
 
@@ -67,9 +73,7 @@ class DropZoneSpec(_Receiver):
     @field_validator("database")
     @classmethod
     def _is_not_ours(cls, value: str) -> str:
-        if value.lower() in OUR_FOLDERS:
-            raise ValueError(f"'{value}' is a folder that rds_lake writes itself: choose another name")
-        return value
+        return _not_ours(value)
 
     @field_validator("tables", mode="before")
     @classmethod
@@ -151,6 +155,11 @@ class FileFeedSpec(_Receiver):
     clean: tuple[Cleaning, ...] = Field(default=(), description="What takes the place of missing and invalid values.")
     target: FeedTarget
     schedule: str = Field(default="0 8 * * *", description="Cron expression (UTC); files also go on arrival.")
+
+    @field_validator("feed")
+    @classmethod
+    def _is_not_ours(cls, value: str) -> str:
+        return _not_ours(value)
 
     @field_validator("prefix")
     @classmethod

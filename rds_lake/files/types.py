@@ -144,7 +144,8 @@ def fits(declared: DeclaredType, text: str) -> bool:
     """Whether a text stands for a value of a type."""
     with duckdb.connect(config={"threads": 1}) as engine:
         engine.execute("SET TimeZone = 'UTC'")
-        return bool(engine.sql(f"SELECT {judge(declared, literal(text))} IS NOT NULL").fetchall()[0][0])
+        judged = judge(declared, "CAST($text AS VARCHAR)")
+        return bool(engine.execute(f"SELECT {judged} IS NOT NULL", {"text": text}).fetchall()[0][0])
 
 
 def _number(declared: DeclaredType, text: str, thousands: str) -> str:

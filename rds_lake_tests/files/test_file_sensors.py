@@ -27,6 +27,8 @@ from rds_lake.files.spec import DropZoneSpec
 from rds_lake.files.version import FileVersion, Place
 from rds_lake.receiving import set_up
 from rds_lake.resources.files import FilesResource
+from rds_lake.resources.services import WarehouseResource
+from rds_lake.warehouse.connection import Warehouse
 
 pytestmark = pytest.mark.stack
 
@@ -503,7 +505,6 @@ def test_a_run_whose_warehouse_is_away_fails_and_the_files_wait_for_the_next(
     drops.drop("append", "t", "a.csv", "id\n1\n")
     drops.drop("append", "t", "bad.csv", "wrong,header\n1,2\n")
     monkeypatch.setattr("rds_lake.assets.common.RETRIES", 0)
-    monkeypatch.setattr("rds_lake.files.machine.WAIT", timedelta(seconds=0.2))
     with monkeypatch.context() as patch:
         away = drops.environ["RDS_LAKE_WAREHOUSE_URL"].rsplit(":", 1)[0] + ":9/none"
         patch.setenv("RDS_LAKE_WAREHOUSE_URL", away)
@@ -512,10 +513,35 @@ def test_a_run_whose_warehouse_is_away_fails_and_the_files_wait_for_the_next(
     assert states["bad.csv"][0] == "rejected", "what needs no warehouse has been done"
     assert states["a.csv"][0] == "processing"
     assert "says" in (states["a.csv"][1] or "")
-    pause(0.3)
     assert zone.run({}).success
     states = {record.file_name: (record.status, record.error) for record in drops.records("t")}
     assert states["a.csv"] == ("completed", None)
+    assert drops.rows("t", "id") == [(1,)]
+    drops.check_accounts("t")
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_step_that_is_tried_again_handles_its_files(
+    zone: Location, asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drops = zone.drops
+    drops.schema("t", "id bigint")
+    zone.run({})
+    drops.drop("append", "t", "a.csv", "id\n1\n")
+    monkeypatch.setattr("rds_lake.assets.common.RETRY_SECONDS", 0.1)
+    warehouse, left = WarehouseResource.warehouse, [1]
+
+    def away(self: WarehouseResource) -> Warehouse:
+        if left and left.pop():
+            raise TransientError("The warehouse is away.", "Try again.")
+        return warehouse(self)
+
+    monkeypatch.setattr(WarehouseResource, "warehouse", away)
+    result = zone.run(run_config(drops.spec, zone.claims(zone.tick("listing"))) if asked else {})
+    assert result.success
+    assert [event.step_key for event in result.all_events if event.is_step_restarted] == [op_name(drops.spec)]
+    [record] = [record for record in drops.records("t") if record.action == "append"]
+    assert (record.status, record.error) == ("completed", None)
     assert drops.rows("t", "id") == [(1,)]
     drops.check_accounts("t")
 

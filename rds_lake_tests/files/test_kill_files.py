@@ -561,13 +561,13 @@ def test_a_worker_does_not_wait_forever_for_a_schema_file_that_a_dead_one_has(
     rooms: Rooms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "PATIENCE", 0.5)
-    monkeypatch.setattr(machine, "WAIT", timedelta(0))
     drops = Drops.zone(rooms.environ)
     schema = drops.schema("t", "id bigint")
     file = drops.drop("append", "t", "a.csv", "id\n1\n")
     Drops(drops.environ, drops.spec, lease=timedelta(seconds=2)).claim(schema)
+    impatient = machine.Machine(drops.receiver, drops.log, "run-1", wait=timedelta(0))
     with pytest.raises(TransientError, match="Another worker still takes files"):
-        drops.handle(file)
+        list(impatient.run(drops.claim(file)))
     record = drops.record(file)
     assert (record.status, record.error) == (
         "processing",

@@ -218,16 +218,18 @@ def take_events(queue: EventQueue, receiver: Receiver, log: AuditLog, most: int 
         messages=len(messages),
         known=sum(claim is True for claim in claims),
         gone=sum(claim is None for claim in claims),
-        foreign=len(hints) - len(ours),
+        foreign=len(hints) - len(ours) + sum(claim is False for claim in claims),
         problems=tuple(message.problem for message in messages if message.problem is not None),
     )
 
 
 def _claim(hint: Hint, receiver: Receiver, log: AuditLog) -> Record | bool | None:
-    """The claimed file, True when it is known already, None when it is not there any more."""
+    """The claimed file; True when it is known already, False when it is no file, None when it is not there any more."""
     version = receiver.store.look(hint.key, hint.version_id)
-    record = new_record(receiver, version) if version else None
-    return (log.claim(record) or True) if record else None
+    if version is None:
+        return None
+    record = new_record(receiver, version)
+    return (log.claim(record) or True) if record else False
 
 
 def _once(records: Iterable[Record]) -> list[Record]:

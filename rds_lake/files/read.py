@@ -21,7 +21,10 @@ from rds_lake.sql import quote
 ROWS = 16_384
 """Rows of a batch."""
 
-CHARACTERS = 16 * 1024 * 1024
+PIECE = 2048
+"""Rows that are taken out of Parquet at a time: one of its values may stand for many megabytes."""
+
+CHARACTERS = 8 * 1024 * 1024
 """Characters of text that end a batch: long rows make it shorter."""
 
 SHOWN = 1000
@@ -209,9 +212,24 @@ def _folded(text: str) -> str:
 def _read_parquet(content: IO[bytes], name: str, schema: TableSchema) -> Iterator[Texts]:
     try:
         file = pq.ParquetFile(content)
-        columns = list(file.schema_arrow)
+        plain = _parquet_columns(list(file.schema_arrow), name, schema)
     except (pa.ArrowException, OSError, UnicodeError) as error:
         raise RefusedError(f"{name} is no Parquet file: {str(error).rstrip('.')}.", "Write it again.") from error
+    names, kinds = [LINE, *plain], [kind for kind, _ in plain.values()]
+    texts = {given: text for given, (_, text) in plain.items()}
+    row = 1
+    try:
+        for rows in _some_rows(file):
+            lines = pa.array(range(row, row + rows.num_rows), pa.int64())
+            values = [column.cast(kind) for column, kind in zip(rows.columns, kinds, strict=True)]
+            yield Texts(pa.table([lines, *values], names=names), texts)
+            row += rows.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise RefusedError(f"{name} is damaged: {str(error).rstrip('.')}.", "Write it again.") from error
+
+
+def _parquet_columns(columns: Sequence[pa.Field], name: str, schema: TableSchema) -> dict[str, tuple[pa.DataType, str]]:
+    """The columns of a file, each with the type that its values are cast to, and the SQL of its text then."""
     fields = {_folded(item.name): item for item in columns}
     if len(fields) < len(columns):
         raise RefusedError(f"{name} has two columns whose names differ in case only.", "Rename one of them.")
@@ -219,20 +237,20 @@ def _read_parquet(content: IO[bytes], name: str, schema: TableSchema) -> Iterato
         if given not in schema.names:
             raise _unknown(name, given, schema)
     _check_required(name, list(fields), schema)
-    plain = {given: _written(name, given, item) for given, item in fields.items()}
-    names, kinds = [LINE, *fields], [kind for kind, _ in plain.values()]
-    texts = {given: text for given, (_, text) in plain.items()}
-    row = 1
-    try:
-        for rows in file.iter_batches(batch_size=ROWS):
-            rows.validate(full=True)  # texts that are no UTF-8, for one
-            if rows.num_rows:
-                lines = pa.array(range(row, row + rows.num_rows), pa.int64())
-                values = [column.cast(kind) for column, kind in zip(rows.columns, kinds, strict=True)]
-                yield Texts(pa.table([lines, *values], names=names), texts)
-                row += rows.num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise RefusedError(f"{name} is damaged: {str(error).rstrip('.')}.", "Write it again.") from error
+    return {given: _written(name, given, item) for given, item in fields.items()}
+
+
+def _some_rows(file: pq.ParquetFile) -> Iterator[pa.Table]:
+    """The rows in batches of bounded size, whatever a file of a few bytes unpacks to."""
+    gathered: list[pa.RecordBatch] = []
+    for rows in file.iter_batches(batch_size=PIECE):
+        rows.validate(full=True)  # texts that are no UTF-8, for one
+        gathered.append(rows)
+        if len(gathered) * PIECE >= ROWS or sum(some.nbytes for some in gathered) >= CHARACTERS:
+            yield pa.Table.from_batches(gathered)
+            gathered = []
+    if gathered:
+        yield pa.Table.from_batches(gathered)
 
 
 def _written(name: str, given: str, item: pa.Field) -> tuple[pa.DataType, str]:

@@ -303,30 +303,35 @@ class _Staging:
         return [line for (line,) in engine.sql(f"SELECT * FROM ({ranked}) ORDER BY 1").fetchall()]
 
     def _move(self, engine: duckdb.DuckDBPyConnection, checker: Checker, lines: Sequence[int]) -> int:
-        """Move rows from the valid ones to the discarded ones; how many."""
-        engine.register("moved", pa.table({"line": pa.array(lines, pa.int64())}))
+        """Move rows from the valid ones to the discarded ones, some at a time, for they may be long; how many."""
+        moved = pa.array(lines, pa.int64())
         valid, bad = (self._folder / name for name in ("valid2.parquet", "discarded2.parquet"))
-        file, is_moved = literal(str(self.valid_path)), f"{quote(LINE)} IN (SELECT line FROM moved)"
-        texts = ", ".join(f"CAST({quote(name)} AS VARCHAR)" for name in self._reading.schema.names)
-        raw = quote(RAW) if self._reading.cleaning else "NULL::VARCHAR"
-        engine.execute(
-            f"COPY (SELECT * FROM read_parquet({file}) WHERE NOT {is_moved} ORDER BY {quote(LINE)}) "
-            f"TO {literal(str(valid))} (FORMAT parquet)"
-        )
-        found = engine.execute(
-            f"SELECT ?::VARCHAR AS {FILE}, {quote(LINE)}, [?::VARCHAR] AS {REASONS}, {raw} AS {RAW}, {texts} "
-            f"FROM read_parquet({file}) WHERE {is_moved} ORDER BY {quote(LINE)}",
-            [self._version.name, REPEATED],
-        ).to_arrow_table()
-        found = found.rename_columns(checker.discarded_schema.names).cast(checker.discarded_schema)
-        with pq.ParquetWriter(bad, checker.discarded_schema) as writer:
-            for batch in pq.ParquetFile(self.discarded_path).iter_batches():
-                writer.write_batch(batch)
-            writer.write_table(found)
+        with (
+            pq.ParquetWriter(valid, checker.valid_schema) as kept,
+            pq.ParquetWriter(bad, checker.discarded_schema) as discarded,
+        ):
+            for rows in _row_groups(self.discarded_path):
+                discarded.write_table(rows)
+            for rows in _row_groups(self.valid_path):
+                is_moved = pa.compute.is_in(rows.column(LINE), moved)
+                _write(kept, rows.filter(pa.compute.invert(is_moved)))
+                _write(discarded, self._as_discarded(engine, rows.filter(is_moved)).cast(checker.discarded_schema))
         self.valid_path, self.discarded_path = valid, bad
-        return int(found.num_rows)
+        return len(lines)
+
+    def _as_discarded(self, engine: duckdb.DuckDBPyConnection, rows: pa.Table) -> pa.Table:
+        texts = ", ".join(f"CAST({quote(name)} AS VARCHAR) AS {quote(name)}" for name in self._reading.schema.names)
+        raw = quote(RAW) if self._reading.cleaning else "NULL::VARCHAR"
+        engine.register("moved", rows)
+        own = f"?::VARCHAR AS {FILE}, {quote(LINE)}, [?::VARCHAR] AS {REASONS}, {raw} AS {RAW}"
+        return engine.execute(f"SELECT {own}, {texts} FROM moved", [self._version.name, REPEATED]).to_arrow_table()
 
 
-def _write(writer: pq.ParquetWriter, batch: pa.RecordBatch) -> None:
-    if batch.num_rows:
-        writer.write_batch(batch)
+def _row_groups(path: Path) -> Iterator[pa.Table]:
+    with pq.ParquetFile(path) as file:
+        yield from (file.read_row_group(number) for number in range(file.num_row_groups))
+
+
+def _write(writer: pq.ParquetWriter, rows: pa.RecordBatch | pa.Table) -> None:
+    if rows.num_rows:
+        writer.write(rows)

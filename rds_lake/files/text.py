@@ -230,7 +230,8 @@ class _Reader:
                 raise self._lines.no_end(first) from error
             self._check(first)
             return f"is not well-formed: {error}"
-        self._check(None)
+        if self._stray is not None:
+            self._check(None)
         return fields
 
     def _check(self, broken: int | None) -> None:

@@ -21,7 +21,7 @@ from rooms import HOSTILE_NAMES, bounded
 
 from rds_lake.files.check import Checker
 from rds_lake.files.options import CsvOptions
-from rds_lake.files.read import CHARACTERS, ROWS, is_parquet, read_texts
+from rds_lake.files.read import CHARACTERS, PIECE, ROWS, is_parquet, read_texts
 from rds_lake.files.schema import RefusedError, TableSchema
 from rds_lake.files.spec import Cleaning
 from rds_lake.quality.rules import engine_settings
@@ -653,6 +653,14 @@ def test_parquet_of_many_row_groups_keeps_its_rows_in_order():
     assert done.lines == list(range(1, count + 1))
 
 
+def test_a_small_parquet_file_that_stands_for_much_is_read_in_small_pieces():
+    content = parquet({"id": list(range(4000)), "name": ["x" * 100_000] * 4000})
+    assert len(content) < 2**18
+    batches = list(read_texts(io.BytesIO(content), "a.parquet", len(content), CUSTOMERS, CsvOptions()))
+    assert sum(texts.rows.num_rows for texts in batches) == 4000
+    assert max(texts.rows.nbytes for texts in batches) < CHARACTERS + PIECE * 101_000
+
+
 def test_parquet_without_rows_has_none():
     assert check(CUSTOMERS, parquet({"id": pa.array([], pa.int64())}), "a.parquet").lines == []
 
@@ -685,12 +693,19 @@ def test_texts_of_parquet_that_are_no_utf_8_refuse_the_file():
 
 def test_a_damaged_parquet_file_is_refused_or_read():
     source = random.Random(11)
-    content = parquet({"id": list(range(50)), "name": ["é"] * 50, "born": [date(2024, 1, 1)] * 50})
+    ids, moments = list(range(50)), pa.array([SECOND] * 50, pa.timestamp("ns", "Europe/Berlin"))
+    contents = [
+        parquet({"id": ids, "name": ["é"] * 50, "born": [date(2024, 1, 1)] * 50}),
+        parquet(
+            {"id": ids, "name": pa.array(["a", "b"] * 25).dictionary_encode(), "born": moments}, compression="zstd"
+        ),
+        parquet({"id": [1.5] * 50, "name": ["a\0"] * 50}, use_dictionary=False, compression="none"),
+    ]
     refused = 0
-    for _ in range(300):
-        damaged = bytearray(content)
+    for _ in range(600):
+        damaged = bytearray(source.choice(contents))
         for _ in range(source.choice([1, 1, 3])):
-            damaged[source.randrange(len(damaged))] ^= 1 << source.randrange(8)
+            damaged[source.randrange(len(damaged))] = source.randrange(256)
         cut = source.choice([len(damaged), len(damaged), source.randrange(len(damaged))])
         try:
             done = check(CUSTOMERS, bytes(damaged[:cut]), "a.parquet")
@@ -698,7 +713,7 @@ def test_a_damaged_parquet_file_is_refused_or_read():
             refused += 1
             continue
         assert done.lines == list(range(1, len(done.lines) + 1))
-    assert 100 < refused < 300
+    assert 100 < refused < 600
 
 
 floats = st.floats(allow_nan=False, allow_infinity=False)
@@ -715,6 +730,15 @@ TYPED: dict[tuple[str, pa.DataType], st.SearchStrategy[Any]] = {
     ("boolean", pa.bool_()): st.booleans(),
     ("text", pa.string()): st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
 }
+
+
+@pytest.mark.parametrize("zone", ["\N{GRINNING FACE}", "Mars/Olympus", "+99:99"])
+def test_a_time_zone_that_there_is_not_is_no_harm(zone):
+    """What Parquet keeps is UTC; the zone only says how to show it."""
+    done = column("timestamptz", pa.array([SECOND], pa.timestamp("s", zone)))
+    assert [row["a"] for row in done.valid] == [NAIVE.replace(microsecond=0, tzinfo=UTC)]
+
+
 typed = st.sampled_from(list(TYPED)).flatmap(
     lambda kinds: st.tuples(st.just(kinds), st.lists(st.none() | TYPED[kinds], max_size=9))
 )

@@ -221,6 +221,16 @@ def test_a_header_alone_is_refused(engine, text):
         staged(engine, text)
 
 
+def test_long_rows_that_are_repeated_are_moved_in_little_memory(engine):
+    """The engine has 256 MB; these rows take more."""
+    columns = [{"name": "id", "type": "integer"}, {"name": "a", "type": "text"}, {"name": "b", "type": "text"}]
+    schema = TableSchema.model_validate({"columns": columns, "keys": ["id"]})
+    text = "".join(f"{number % 7},{'x' * 65_000},{'y' * 65_000}\n" for number in range(1500))
+    done, bucket = staged(engine, text, schema)
+    assert (done.rows, done.discarded) == (7, 1493)
+    assert [row["_line"] for row in bucket.rows(done.part)] == list(range(1494, 1501))
+
+
 def test_the_same_file_is_staged_to_the_same_bytes(engine):
     text = "id,name\n" + "".join(f"{number % 90},{'é' * (number % 30)}\n" for number in range(1000))
     (one, first), (two, second) = staged(engine, text), staged(engine, text)

@@ -3,6 +3,7 @@
 What cron calls where no daemon runs, and what the demo and tests call. It does what the sensors do, once.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +58,22 @@ def receiver_specs(definitions: dg.Definitions) -> dict[str, ReceiverSpec]:
         if declared is not None:
             spec = _spec_of(declared.value)
             found[spec.name] = spec
+    refuse_shared_folders(list(found.values()))
     return dict(sorted(found.items()))
+
+
+def refuse_shared_folders(specs: Sequence[ReceiverSpec]) -> None:
+    """Refuse drop zones and feeds of which one would take the other's files.
+
+    Raises:
+        SpecError: two lie in one folder, or one in that of another.
+    """
+    for one, other in itertools.permutations(specs, 2):
+        if one.bucket == other.bucket and one.root.startswith(other.root):
+            raise SpecError(
+                f"{one.name} takes files below {one.root}, which lies in the folder {other.root} of {other.name}.",
+                "Give one of them another folder, or another bucket.",
+            )
 
 
 def _spec_of(data: dict[str, object]) -> ReceiverSpec:

@@ -93,6 +93,11 @@ class DropZoneSpec(_Receiver):
         return self.database
 
     @property
+    def root(self) -> str:
+        """Its folder in the bucket, with its slash."""
+        return f"{self.database}/"
+
+    @property
     def schema_name(self) -> str:
         """The schema in Redshift."""
         return (self.warehouse_schema or self.database).lower()

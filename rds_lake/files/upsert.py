@@ -41,6 +41,9 @@ LEDGER_COLUMNS = (
     "landed_at TIMESTAMPTZ NOT NULL, rows_loaded BIGINT NOT NULL, loaded_at TIMESTAMPTZ NOT NULL"
 )
 
+PIECE_ROWS = 4096
+"""Rows that are sent at a time."""
+
 ATTEMPTS = 3
 
 
@@ -204,7 +207,7 @@ def _pieces(store: FileStore, staged: Staged) -> Iterator[IO[bytes]]:
     options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
     with tempfile.TemporaryFile(prefix="rds_lake_") as file:
         store.fetch(held, file)
-        for rows in pq.ParquetFile(file).iter_batches():
+        for rows in pq.ParquetFile(file).iter_batches(PIECE_ROWS):
             piece = io.BytesIO()
             pyarrow.csv.write_csv(rows.cast(_written(rows.schema)), piece, options)
             piece.seek(0)

@@ -1,0 +1,76 @@
+"""The SQL of loading files: Redshift's own dialect, no TRUNCATE, no credential, and no value in a text."""
+
+import re
+
+import pytest
+import sqlfluff
+
+from rds_lake.files import statements
+from rds_lake.files.schema import LINE
+from rds_lake.files.statements import FileTarget
+from rds_lake.warehouse.migrate import Migration, statements_alone, statements_together
+
+COLUMNS = (
+    ("id", "BIGINT"),
+    ("user", "VARCHAR(20)"),
+    ('a "b" %s', "DECIMAL(12,2)"),
+    ("timestamp", "TIMESTAMPTZ"),
+    ("größe", "DOUBLE PRECISION"),
+)
+TARGETS = {
+    "plain": FileTarget("sales", "things", COLUMNS, (), LINE),
+    "keyed": FileTarget("sales", "order", COLUMNS, ("id", "user"), LINE),
+    "hostile": FileTarget('sc"hema', "select", COLUMNS, ('a "b" %s',), LINE),
+}
+REFUSED = re.compile(
+    r"\b(TRUNCATE|ON CONFLICT|RETURNING|SERIAL|JSONB|CTID|SAVEPOINT|ACCESS_KEY|CREDENTIALS|MERGE|DISTINCT ON)\b",
+    re.IGNORECASE,
+)
+"""What Redshift lacks, or what must never stand in a load."""
+
+
+def all_statements(target: FileTarget) -> list[str]:
+    migration = Migration((("new", "BIGINT"),), (("user", "VARCHAR(40)"),), (("id", "DECIMAL(20,0)"),))
+    found = [
+        *target.setup(),
+        target.lock(),
+        target.create_incoming(),
+        target.copy("s3://drop/it's/manifest.json", "arn:aws:iam::123456789012:role/r"),
+        target.count_incoming(),
+        target.clear_incoming(),
+        target.drop_incoming(),
+        target.delete_all(),
+        target.insert(),
+        *statements_alone(target, migration),
+        *statements_together(target, migration, ["id"]),
+        statements.entries_of(3),
+        statements.entries_of_content(2),
+        statements.ENTRIES_SINCE,
+        statements.TRUNCATES,
+        statements.remember(2),
+    ]
+    return [*found, target.delete_same_keys()] if target.keys else found
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_every_statement_is_redshifts_own_dialect(target: FileTarget) -> None:
+    for text in all_statements(target):
+        plain = re.sub(r"(?<!%)%s", "'x'", text).replace("%%", "%")
+        sqlfluff.parse(f"{plain};", dialect="redshift")  # raises when it cannot
+        assert not REFUSED.search(re.sub(r"\"(?:[^\"]|\"\")*\"|'(?:[^']|'')*'", "x", text)), text
+
+
+def test_text_keys_are_compared_with_their_trailing_blanks() -> None:
+    text = TARGETS["keyed"].delete_same_keys()
+    assert text == (
+        'DELETE FROM "sales"."order" USING "incoming_file" WHERE "sales"."order"."id" = "incoming_file"."id" '
+        'AND "sales"."order"."user" = "incoming_file"."user" '
+        'AND "sales"."order"."user" || \'.\' = "incoming_file"."user" || \'.\''
+    )
+
+
+def test_the_line_of_a_row_is_copied_but_not_kept() -> None:
+    target = TARGETS["plain"]
+    assert f'"{LINE}" BIGINT' in target.create_incoming()
+    assert LINE not in target.insert()
+    assert all(LINE not in text for text in target.setup())

@@ -9,6 +9,7 @@ import dagster as dg
 
 from rds_lake import startup
 from rds_lake.automation import automation_sensor
+from rds_lake.receiving import receiver_specs
 from rds_lake.resources.files import FilesResource
 from rds_lake.resources.services import build_resources
 
@@ -22,9 +23,12 @@ def build_definitions(project: Path = PROJECT, *, plugins: bool = True) -> dg.De
         project: the folder that holds `pyproject.toml` and the package with the `defs` folder.
         plugins: also describe every component of every installed package, for `dg` and the UI. That imports them all,
             which would be half the start of a command.
+
+    Raises:
+        SpecError: two drop zones or feeds are in each other's way, as far as their YAML alone says so.
     """
     startup.hold_little()
-    return dg.Definitions.merge(
+    definitions = dg.Definitions.merge(
         dg.load_from_defs_folder(path_within_project=project) if plugins else _tables(project),
         dg.Definitions(
             resources={**build_resources(), "files": FilesResource()},
@@ -32,6 +36,8 @@ def build_definitions(project: Path = PROJECT, *, plugins: bool = True) -> dg.De
             executor=dg.in_process_executor,
         ),
     )
+    receiver_specs(definitions, {})
+    return definitions
 
 
 def _tables(project: Path) -> dg.Definitions:

@@ -263,7 +263,7 @@ def drop(
 ) -> None:
     """Put a file where it belongs in the bucket of a drop zone or feed.
 
-    Exit code 0 when it is there, 2 when there is no such place.
+    Exit code 0 when it is there, 2 when there is no such place, or a file of that name waits there.
     """
     from rds_lake import receiving
 
@@ -364,7 +364,10 @@ def _demo_files() -> None:
         for file in demo_files():
             path = Path(folder) / file.name
             path.write_bytes(file.content)
-            typer.echo(f"Dropped {receiving.drop(specs, path, file.database, file.table, file.action)}")
+            try:
+                typer.echo(f"Dropped {receiving.drop(specs, path, file.database, file.table, file.action)}")
+            except receiving.AlreadyWaitingError:  # an earlier demo was stopped before it received them
+                typer.echo(f"{file.name} was dropped before.")
     _receive([])
 
 

@@ -4,7 +4,8 @@ What cron calls where no daemon runs, and what the demo and tests call. It does 
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from rds_lake.errors import ConfigError, PermanentError, SpecError
 from rds_lake.event_log import recording
 from rds_lake.file_sensors import FILES_OF_A_RUN, queue_name
 from rds_lake.files.events import take_events
+from rds_lake.files.schema import NAME_BYTES
 from rds_lake.files.setup import EventSetup, Wanted
 from rds_lake.files.spec import DropZoneSpec, FileFeedSpec
-from rds_lake.files.zone import ACTIONS
+from rds_lake.files.zone import ACTIONS, UNKNOWN
 from rds_lake.resources.files import FilesResource, ReceiverSpec
 from rds_lake.resources.services import aws_client
 
@@ -45,35 +47,65 @@ class Received:
         return not self.failed and all(record.status == "completed" for record in self.records)
 
 
-def receiver_specs(definitions: dg.Definitions) -> dict[str, ReceiverSpec]:
+class AlreadyWaitingError(ConfigError):
+    """A file of the same name lies there and has not been handled yet."""
+
+
+def receiver_specs(definitions: dg.Definitions, environ: Mapping[str, str] = os.environ) -> dict[str, ReceiverSpec]:
     """The declared drop zones and feeds of a code location, by name.
 
-    Raises:
-        SpecError: two have one name, or take the same files.
-    """
-    graph = definitions.resolve_asset_graph()
-    found: dict[str, ReceiverSpec] = {}
-    for key in graph.get_all_asset_keys():
-        declared = graph.get(key).metadata.get(RECEIVER_METADATA)
-        if declared is not None:
-            spec = _spec_of(declared.value)
-            found[spec.name] = spec
-    refuse_shared_folders(list(found.values()))
-    return dict(sorted(found.items()))
-
-
-def refuse_shared_folders(specs: Sequence[ReceiverSpec]) -> None:
-    """Refuse drop zones and feeds of which one would take the other's files.
+    Args:
+        definitions: the code location.
+        environ: the environment, which may name the buckets; without it what the YAML itself says is checked.
 
     Raises:
-        SpecError: two lie in one folder, or one in that of another.
+        SpecError: two have one name, or take the same files, or one takes the lake's own.
     """
+    assets = [each for each in definitions.assets or () if isinstance(each, dg.AssetsDefinition)]
+    declared = [spec.metadata.get(RECEIVER_METADATA) for each in assets for spec in each.specs]
+    specs = [_spec_of(found.value) for found in declared if found is not None]
+    refuse_disputes(specs, environ)
+    return {spec.name: spec for spec in sorted(specs, key=lambda spec: spec.name)}
+
+
+def refuse_disputes(specs: Sequence[ReceiverSpec], environ: Mapping[str, str]) -> None:
+    """Refuse drop zones and feeds of which one would take what is another's.
+
+    Args:
+        specs: all of them.
+        environ: names the buckets of those that name none, and that of the lake.
+
+    Raises:
+        SpecError: two have one name or one queue, two lie in one folder, or one in that of another, or in the lake.
+    """
+    for spec in specs:
+        if _bucket(spec, environ) is not None and _bucket(spec, environ) == environ.get("RDS_LAKE_BUCKET"):
+            raise SpecError(
+                f"{spec.name} takes files in the bucket {_bucket(spec, environ)}, which is that of the lake "
+                "(RDS_LAKE_BUCKET): it would take the lake's own objects.",
+                "Give one of them another bucket.",
+            )
     for one, other in itertools.permutations(specs, 2):
-        if one.bucket == other.bucket and one.root.startswith(other.root):
+        if one.name.lower() == other.name.lower():
+            raise SpecError(
+                f"Two drop zones or feeds are called {one.name} (upper and lower case are the same to Redshift).",
+                "Give one of them another name.",
+            )
+        if queue_name(one) == queue_name(other):
+            raise SpecError(
+                f"{one.name} and {other.name} have the same queue, {queue_name(one)}: each would take the other's "
+                "events.",
+                "Give one of them another one, with 'queue'.",
+            )
+        if _bucket(one, environ) == _bucket(other, environ) and one.root.startswith(other.root):
             raise SpecError(
                 f"{one.name} takes files below {one.root}, which lies in the folder {other.root} of {other.name}.",
                 "Give one of them another folder, or another bucket.",
             )
+
+
+def _bucket(spec: ReceiverSpec, environ: Mapping[str, str]) -> str | None:
+    return spec.bucket or environ.get("RDS_LAKE_DROP_BUCKET") or None
 
 
 def _spec_of(data: dict[str, object]) -> ReceiverSpec:
@@ -110,7 +142,7 @@ def set_up(specs: Sequence[ReceiverSpec], files: FilesResource) -> Iterator[str]
 
 
 def drop(specs: dict[str, ReceiverSpec], file: Path, database: str, table: str | None, action: str | None) -> str:
-    """Put a file where it belongs; its address.
+    """Put a file where it belongs, unless one of the same name waits there; its address.
 
     Args:
         specs: the declared drop zones and feeds.
@@ -120,16 +152,17 @@ def drop(specs: dict[str, ReceiverSpec], file: Path, database: str, table: str |
         action: what the file does; none for a feed.
 
     Raises:
+        AlreadyWaitingError: one waits there.
         RdsLakeError: there is no such place, or no such file.
     """
     [spec] = choose_receivers(specs, [database])
-    store = FilesResource().store(spec.bucket)
+    receiver = FilesResource().receiver(spec)
     if not file.is_file():
         raise ConfigError(f"There is no file {file}.", "Correct its path.")
     if isinstance(spec, FileFeedSpec):
         if table or action:
             raise ConfigError(f"{database} is a feed, which has neither tables nor actions.", "Leave both out.")
-        key = f"{FilesResource().receiver(spec).prefixes()[0]}{file.name}"
+        key = f"{receiver.prefixes()[0]}{file.name}"
     else:
         if not table or action not in ACTIONS:
             raise ConfigError(
@@ -137,8 +170,18 @@ def drop(specs: dict[str, ReceiverSpec], file: Path, database: str, table: str |
                 f"Give --table, and --action {'|'.join(ACTIONS)}.",
             )
         key = f"{spec.database}/{action}/{table}/{file.name}"
-    store.upload(key, file)
-    return store.url(key)
+    place = receiver.place(key)
+    if place is None or place.action == UNKNOWN:
+        raise ConfigError(
+            f"{key} is no place for a file: '{table}' is no name for a table.",
+            f"A table's name begins with a letter, has letters, digits and _ only, and at most {NAME_BYTES} of them.",
+        )
+    url = receiver.store.url(key)
+    if not receiver.store.upload_new(key, file):
+        raise AlreadyWaitingError(
+            f"{url} is waiting there already.", "Run 'rds-lake receive' first, or give the file another name."
+        )
+    return url
 
 
 class Receive:

@@ -2,13 +2,20 @@
 
 from pathlib import Path
 
+import dagster as dg
 import pytest
+from pipeline import project
+from rooms import Rooms
 
-from rds_lake.assets.files import claim_of, claim_text
+from rds_lake.assembly import build_definitions
+from rds_lake.assets.files import claim_of, claim_text, receiver_assets
+from rds_lake.cli import main
 from rds_lake.definitions import defs
 from rds_lake.errors import ConfigError, SpecError
 from rds_lake.files.spec import DropZoneSpec, FileFeedSpec
-from rds_lake.receiving import choose_receivers, drop, receiver_specs, refuse_shared_folders
+from rds_lake.local.stack import Stack
+from rds_lake.receiving import AlreadyWaitingError, choose_receivers, drop, receiver_specs, refuse_disputes
+from rds_lake.resources.files import FilesResource
 
 
 def feed(name: str, **more: object) -> FileFeedSpec:
@@ -29,11 +36,81 @@ def test_the_projects_drop_zones_and_feeds_are_found() -> None:
 
 def test_two_that_would_take_the_same_files_are_refused() -> None:
     zone = DropZoneSpec(database="sales")
-    refuse_shared_folders([zone, feed("sales_feed"), DropZoneSpec(database="sales2")])
-    refuse_shared_folders([zone, feed("own", prefix="sales/x", bucket="another")])
-    for other in (feed("sales"), feed("below", prefix="sales/append")):
-        with pytest.raises(SpecError, match="which lies in the folder sales/ of sales"):
-            refuse_shared_folders([zone, other])
+    refuse_disputes([zone, feed("sales_feed"), DropZoneSpec(database="sales2")], {})
+    refuse_disputes([zone, feed("own", prefix="sales/x", bucket="another")], {})
+    for other in (feed("own", prefix="sales"), feed("below", prefix="sales/append")):
+        with pytest.raises(SpecError, match=r"which lies in the folder sales/ of (sales|own)"):
+            refuse_disputes([zone, other], {})
+
+
+def test_a_bucket_is_the_same_whether_the_yaml_or_the_environment_names_it() -> None:
+    zone, other = DropZoneSpec(database="sales"), feed("own", prefix="sales/x", bucket="drop")
+    for environ in ({}, {"RDS_LAKE_DROP_BUCKET": ""}, {"RDS_LAKE_DROP_BUCKET": "another"}):
+        refuse_disputes([zone, other], environ)
+    with pytest.raises(SpecError, match="own takes files below sales/x/, which lies in the folder sales/ of sales"):
+        refuse_disputes([zone, other], {"RDS_LAKE_DROP_BUCKET": "drop"})
+
+
+@pytest.mark.parametrize("name", ["sales", "Sales"])
+def test_two_of_one_name_are_refused(name: str) -> None:
+    for other in (feed(name, prefix="elsewhere"), DropZoneSpec(database=name, bucket="another")):
+        with pytest.raises(SpecError, match=r"Two drop zones or feeds are called (S|s)ales"):
+            refuse_disputes([DropZoneSpec(database="sales"), other], {})
+
+
+def test_two_with_one_queue_are_refused() -> None:
+    with pytest.raises(SpecError, match=r"own and sales have the same queue, rds_lake_sales|sales and own have"):
+        refuse_disputes([DropZoneSpec(database="sales"), feed("own", queue="rds_lake_sales")], {})
+
+
+@pytest.mark.parametrize("bucket", [None, "lake"])
+def test_one_that_would_take_the_lakes_own_objects_is_refused(
+    bucket: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = DropZoneSpec(database="orders", bucket=bucket)
+    environ = {"RDS_LAKE_BUCKET": "lake", "RDS_LAKE_DROP_BUCKET": "drop" if bucket else "lake"}
+    with pytest.raises(SpecError, match=r"orders takes files in the bucket lake, which is that of the lake"):
+        refuse_disputes([spec], environ)
+    refuse_disputes([spec], {**environ, "RDS_LAKE_BUCKET": "another"})
+    for name, value in {**environ, "AWS_DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=r"the bucket lake, which is that of the lake \(RDS_LAKE_BUCKET\)"):
+        FilesResource().receiver(spec)
+    with pytest.raises(SpecError, match="which is that of the lake"):
+        receiver_specs(dg.Definitions(assets=[receiver_assets(spec)]))
+    monkeypatch.delenv("RDS_LAKE_BUCKET")
+    assert FilesResource().receiver(spec).name == "orders"
+
+
+ZONE = "type: rds_lake.components.DropZone\nattributes: {{ database: {database}, bucket: {bucket} }}\n"
+FEED = """type: rds_lake.components.FileFeed
+attributes:
+  {{ feed: {feed}, prefix: {prefix}, bucket: {bucket}, key: [id], columns: [{{ name: id, type: bigint }}],
+     target: {{ table: t }} }}
+"""
+
+
+@pytest.mark.parametrize(
+    ("feed", "prefix", "said"),
+    [("sales", "own", "Two drop zones or feeds are called"), ("own", "sales/x", "which lies in the folder sales/")],
+)
+def test_a_code_location_does_not_load_with_two_that_are_in_each_others_way(
+    feed: str, prefix: str, said: str, tmp_path: Path
+) -> None:
+    yaml = {
+        "zone": ZONE.format(database="sales", bucket="b"),
+        "feed": FEED.format(feed=feed, prefix=prefix, bucket="b"),
+    }
+    with project(tmp_path, yaml) as folder, pytest.raises(SpecError, match=said):
+        build_definitions(folder)
+
+
+def test_a_code_location_loads_without_any_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RDS_LAKE_BUCKET", "RDS_LAKE_DROP_BUCKET"):
+        monkeypatch.delenv(name, raising=False)
+    yaml = {"zone": ZONE.format(database="sales", bucket="b"), "feed": FEED.format(feed="own", prefix="x", bucket="b")}
+    with project(tmp_path, yaml) as folder:
+        assert list(receiver_specs(build_definitions(folder))) == ["own", "sales"]
 
 
 @pytest.mark.parametrize(
@@ -44,6 +121,7 @@ def test_two_that_would_take_the_same_files_are_refused() -> None:
         (("supply", "suppliers", None), r"Give --table, and --action append\|truncate\|schema"),
         (("supply", "suppliers", "delete"), "needs a table and an action"),
         (("transactions", "t", None), "neither tables nor actions"),
+        *((("supply", name, "append"), "is no name for a table") for name in ("a b", "1a", "a/b", "../x", "t" * 128)),
     ],
 )
 def test_a_file_is_dropped_into_places_only_that_there_are(
@@ -62,6 +140,81 @@ def test_a_file_that_is_not_there_is_not_dropped(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     with pytest.raises(ConfigError, match="There is no file"):
         drop(receiver_specs(defs), tmp_path / "no.csv", "supply", "suppliers", "append")
+
+
+class Bucket:
+    """The bucket of the project's drop zone and feed, of the stack."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self.s3, self.name = rooms.client("s3"), f"drop-{rooms.name('')}"
+        self.s3.create_bucket(Bucket=self.name)
+
+    def body(self, key: str) -> bytes:
+        found: bytes = self.s3.get_object(Bucket=self.name, Key=key)["Body"].read()
+        return found
+
+
+@pytest.fixture
+def bucket(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    rooms = Rooms.of(stack)
+    made = Bucket(rooms)
+    for name, value in {**rooms.environ, "RDS_LAKE_DROP_BUCKET": made.name}.items():
+        monkeypatch.setenv(name, value)
+    return made
+
+
+PLACES = [
+    (("supply", "suppliers", "append"), "supply/append/suppliers/a.csv"),
+    (("supply", "Suppliers", "schema"), "supply/schema/Suppliers/a.csv"),
+    (("transactions", None, None), "transactions/source/a.csv"),
+]
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("size", [3, 8 * 1024**2 + 1])
+@pytest.mark.parametrize(("place", "key"), PLACES)
+def test_a_file_that_waits_is_not_overwritten(
+    place: tuple[str, str | None, str | None], key: str, size: int, bucket: Bucket, tmp_path: Path
+) -> None:
+    specs, file = receiver_specs(defs), tmp_path / "a.csv"
+    file.write_bytes(b"1" * size)
+    assert drop(specs, file, *place) == f"s3://{bucket.name}/{key}"
+    for content in (b"2" * size, b"1" * size):
+        file.write_bytes(content)
+        with pytest.raises(AlreadyWaitingError, match=r"is waiting there already\..*rds-lake receive.*another name"):
+            drop(specs, file, *place)
+        assert bucket.body(key) == b"1" * size
+    bucket.s3.delete_object(Bucket=bucket.name, Key=key)  # it has been received
+    assert drop(specs, file, *place)
+    assert bucket.body(key) == b"1" * size
+
+
+@pytest.mark.stack
+def test_the_command_says_2_for_a_place_or_a_name_that_is_taken(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("1\n")
+
+    def said(table: str) -> tuple[int, str]:
+        argv = ["rds-lake", "drop", str(file), "--db", "supply", "--table", table, "--action", "append"]
+        monkeypatch.setattr("sys.argv", argv)
+        try:
+            main()
+        except SystemExit as end:
+            return int(end.code or 0), capsys.readouterr().err
+        return 0, capsys.readouterr().err
+
+    assert said("suppliers")[0] == 0
+    code, text = said("suppliers")
+    assert code == 2
+    assert text == (
+        f"error: s3://{bucket.name}/supply/append/suppliers/a.csv is waiting there already. "
+        "Run 'rds-lake receive' first, or give the file another name.\n"
+    )
+    code, text = said("two words")
+    assert (code, "'two words' is no name for a table" in text) == (2, True)
+    assert bucket.s3.list_objects_v2(Bucket=bucket.name)["KeyCount"] == 1
 
 
 def test_a_claim_is_the_same_after_it_stood_in_the_configuration_of_a_run() -> None:

@@ -20,8 +20,10 @@ from rds_lake.audit_log.log import AuditLog
 from rds_lake.audit_log.record import Record
 from rds_lake.files.feed import SOURCE
 from rds_lake.files.listing import Cursor, sweep
-from rds_lake.files.machine import WAIT, Machine, Receiver, Result
+from rds_lake.files.machine import WAIT, Machine, Receiver
+from rds_lake.files.schema import MISSING_COLUMN
 from rds_lake.files.spec import DropZoneSpec, FileFeedSpec
+from rds_lake.files.work import Result
 from rds_lake.resources.files import FilesResource, ReceiverSpec
 
 RECEIVER_METADATA = "rds_lake/receiver"
@@ -303,7 +305,7 @@ class _FeedShape:
         if not handled:
             return
         yield _accepted(self._source, handled)
-        lacking = [record.file_name for record, result in handled if "lacks the column" in (result.error or "")]
+        lacking = [record.file_name for record, result in handled if result.details.get("code") == MISSING_COLUMN]
         yield self._counted("required_columns", len(lacking), lacking, dg.AssetCheckSeverity.ERROR)
         yield self._rows("rows_fit", handled, lambda result: result.rows_discarded or 0)
         for rule in self._spec.clean:

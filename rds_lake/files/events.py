@@ -17,6 +17,8 @@ from rds_lake.audit_log.log import AuditLog
 from rds_lake.audit_log.record import Record
 from rds_lake.errors import ConfigError, PermanentError
 from rds_lake.files.machine import Receiver, new_record
+from rds_lake.files.store import FileStore
+from rds_lake.files.version import FileVersion
 from rds_lake.lake.aws import aws_errors
 from rds_lake.side_by_side import side_by_side
 
@@ -70,7 +72,9 @@ class Taken:
         known: objects that were claimed before, by whomever.
         gone: objects that are not there any more.
         foreign: objects that are none of the receiver's.
-        problems: messages that were not understood; they stay in the queue, which moves them to its dead letters.
+        unreadable: objects that S3 does not let us look at.
+        problems: messages that were not understood, and objects that we may not look at; their messages stay in the
+            queue, which moves them to its dead letters.
     """
 
     claimed: tuple[Record, ...] = ()
@@ -78,6 +82,7 @@ class Taken:
     known: int = 0
     gone: int = 0
     foreign: int = 0
+    unreadable: int = 0
     problems: tuple[str, ...] = ()
 
     @property
@@ -89,7 +94,8 @@ class Taken:
             "known": self.known,
             "gone": self.gone,
             "not ours": self.foreign,
-            "not understood": len(self.problems),
+            "not readable": self.unreadable,
+            "not understood": len(self.problems) - self.unreadable,
         }
         told = ", ".join(f"{count:,} {word}" for word, count in counts.items() if count)
         return f"{self.messages:,} events: {len(self.claimed):,} new files{f', {told}' if told else ''}."
@@ -203,6 +209,10 @@ def take_events(queue: EventQueue, receiver: Receiver, log: AuditLog, most: int 
         log: the audit log.
         most: about how many messages are read.
         seconds: how long to go on reading.
+
+    Raises:
+        ConfigError: S3 lets us look at none of the objects.
+        RdsLakeError: the queue, S3 or the audit log could not be asked; the messages come again.
     """
     messages: list[Message] = []
     until = time.monotonic() + seconds
@@ -211,25 +221,47 @@ def take_events(queue: EventQueue, receiver: Receiver, log: AuditLog, most: int 
     understood = [message for message in messages if message.problem is None]
     hints = dict.fromkeys(hint for message in understood for hint in message.hints)
     ours = [hint for hint in hints if hint.bucket == receiver.store.bucket and receiver.place(hint.key) is not None]
-    claims = side_by_side(lambda hint: _claim(hint, receiver, log), ours)
-    queue.delete(understood)
+    found = dict(zip(ours, side_by_side(lambda hint: _claim(hint, receiver, log), ours), strict=True))
+    refused = {hint: error for hint, error in found.items() if isinstance(error, PermanentError)}
+    queue.delete([message for message in understood if refused.keys().isdisjoint(message.hints)])
+    if refused and len(refused) == len(found):
+        raise next(iter(refused.values()))
+    claims = list(found.values())
     return Taken(
         claimed=tuple(_once(claim for claim in claims if isinstance(claim, Record))),
         messages=len(messages),
         known=sum(claim is True for claim in claims),
         gone=sum(claim is None for claim in claims),
         foreign=len(hints) - len(ours) + sum(claim is False for claim in claims),
-        problems=tuple(message.problem for message in messages if message.problem is not None),
+        unreadable=len(refused),
+        problems=(
+            *(message.problem for message in messages if message.problem is not None),
+            *(f"s3://{hint.bucket}/{hint.key} cannot be looked at: {error}" for hint, error in refused.items()),
+        ),
     )
 
 
-def _claim(hint: Hint, receiver: Receiver, log: AuditLog) -> Record | bool | None:
-    """The claimed file; True when it is known already, False when it is no file, None when it is not there any more."""
-    version = receiver.store.look(hint.key, hint.version_id)
+def _claim(hint: Hint, receiver: Receiver, log: AuditLog) -> Record | bool | PermanentError | None:
+    """The claimed file; True when it is known already, False when it is no file, None when it is not there any more.
+
+    An error when S3 does not let us look at it: that stops no other file.
+    """
+    try:
+        version = _look(receiver.store, hint)
+    except PermanentError as error:
+        return error
     if version is None:
         return None
     record = new_record(receiver, version)
     return (log.claim(record) or True) if record else False
+
+
+def _look(store: FileStore, hint: Hint) -> FileVersion | None:
+    """The version that an event is of; None when it is gone, or its owner has deleted the key that it lies under."""
+    now = store.look(hint.key)
+    if now is None or hint.version_id in {None, now.version_id}:
+        return now
+    return store.look(hint.key, hint.version_id)
 
 
 def _once(records: Iterable[Record]) -> list[Record]:

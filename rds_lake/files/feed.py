@@ -5,15 +5,15 @@ from functools import partial
 
 import duckdb
 
-from rds_lake.errors import ConfigError, PermanentError
-from rds_lake.files.machine import Keeper, Result, Say, Work
+from rds_lake.errors import ConfigError, PermanentError, TransientError
+from rds_lake.files.keeper import Keeper
 from rds_lake.files.schema import RefusedError
 from rds_lake.files.spec import FileFeedSpec
 from rds_lake.files.stage import Reading, Staged, open_engine, stage, staged_before
 from rds_lake.files.store import FileStore
 from rds_lake.files.upsert import FeedTable, put
 from rds_lake.files.version import FileVersion, Place
-from rds_lake.files.work import details_of, refusals
+from rds_lake.files.work import Result, Say, Waits, Work, details_of, refusals
 from rds_lake.warehouse.connection import Database
 
 SOURCE = "source/"
@@ -63,13 +63,19 @@ class FileFeed:
         """None: no file of a feed needs another one."""
         return ()
 
-    def work(self, works: Sequence[Work], kept: Keeper) -> Iterator[tuple[Work, Result]]:
+    def work(self, works: Sequence[Work], kept: Keeper) -> Iterator[tuple[Work, Result | Waits]]:
         """Check and clean each file, and put its rows into the table."""
+        held: Waits | None = None
         with open_engine() as engine:
             for work in works:
-                self._say(f"{work.version.name}: {work.version.size:,} bytes")
-                staged = refusals(work, self._store, partial(self._clean, work, kept, engine))
-                yield work, staged if isinstance(staged, Result) else self._put(staged)
+                if held is None:
+                    self._say(f"{work.version.name}: {work.version.size:,} bytes")
+                    staged = refusals(work, self._store, partial(self._clean, work, kept, engine))
+                    done = self._put(staged) if isinstance(staged, Staged) else staged
+                    held = done if isinstance(done, Waits) and done.with_table else None
+                    yield work, done
+                else:
+                    yield work, held
 
     def _clean(self, work: Work, kept: Keeper, engine: duckdb.DuckDBPyConnection) -> Staged:
         """Check a file and clean its rows.
@@ -88,21 +94,31 @@ class FileFeed:
         with kept.content(work) as (content, digest):
             return stage(engine, self._store, work.place, work.version, content, digest, reading)
 
-    def _put(self, staged: Staged) -> Result:
+    def _put(self, staged: Staged) -> Result | Waits:
         try:
             done = put(self._database(), self._store, self._table, staged)
         except ConfigError:
             raise
+        except TransientError as error:
+            return Waits(error, with_table=self._is_away())
         except PermanentError as error:
             return Result("failed", staged.read, 0, staged.discarded, str(error), staged.content)
-        if not done:
+        if not done.is_new:
             self._say(f"{staged.name} is in the table already; it is settled now")
+        older = staged.rows - done.rows
+        told = [staged.story, f"{older:,} rows are older than those in the table" if older else None]
         return Result(
             "completed",
             staged.read,
-            staged.rows,
+            done.rows,
             staged.discarded,
-            staged.story,
+            ". ".join(each for each in told if each) or None,
             staged.content,
-            details_of(staged, self._store),
+            {**details_of(staged, self._store), "older": older},
         )
+
+    def _is_away(self) -> bool:
+        try:
+            return self._database().is_away()
+        except TransientError:
+            return True

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 from rds_lake.audit_log.log import AuditLog
 from rds_lake.audit_log.record import Record
+from rds_lake.errors import PermanentError
 from rds_lake.files.machine import Receiver, new_record
 from rds_lake.files.store import PAGE, FileStore
 from rds_lake.files.version import FileVersion
@@ -30,6 +31,9 @@ PAGES = 20
 
 MOST = 500
 """Files that a tick claims."""
+
+SHOWN = 5
+"""Objects that may not be looked at, in words."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,8 @@ class Swept:
         pages: pages that were read.
         ended: whether the sweep came to its end.
         taken_over: how many of the claimed files another worker had left.
+        looked: objects that S3 was asked for, one by one.
+        refused: of those that it does not let us look at, what it said.
     """
 
     cursor: Cursor
@@ -88,6 +94,8 @@ class Swept:
     pages: int = 0
     ended: bool = False
     taken_over: int = 0
+    looked: int = 0
+    refused: list[PermanentError] = field(default_factory=list)
 
     @property
     def summary(self) -> str:
@@ -97,7 +105,7 @@ class Swept:
         return (
             f"{self.listed:,} objects listed, {self.asked:,} of them looked up; {new:,} new files, "
             f"{self.taken_over:,} taken over; {where}."
-        )
+        ) + "".join(f" An object cannot be looked at: {error}" for error in self.refused[:SHOWN])
 
 
 def sweep(receiver: Receiver, log: AuditLog, cursor: Cursor, pages: int = PAGES, most: int = MOST) -> Swept:
@@ -109,6 +117,9 @@ def sweep(receiver: Receiver, log: AuditLog, cursor: Cursor, pages: int = PAGES,
         cursor: where the last tick ended.
         pages: how many pages may be read.
         most: about how many files may be claimed.
+
+    Raises:
+        ConfigError: the sweep has just begun, and S3 lets us look at none of the objects.
     """
     done = Swept(cursor)
     _take_over(receiver, log, done, most)
@@ -125,6 +136,9 @@ def sweep(receiver: Receiver, log: AuditLog, cursor: Cursor, pages: int = PAGES,
                 return done
         if reading.ended:
             _next_prefix(done, len(prefixes))
+    # A later tick goes on: it may have come upon a few only, and would come upon them again and again.
+    if done.refused and len(done.refused) == done.looked and not cursor.after and not done.claimed:
+        raise done.refused[0]
     return done
 
 
@@ -189,13 +203,24 @@ def _digest(chunk: Sequence[FileVersion]) -> str:
 
 def _look_up(receiver: Receiver, log: AuditLog, chunk: Sequence[FileVersion], done: Swept, *, versioned: bool) -> bool:
     """Claim what is new in a chunk; whether everything in it is finished."""
-    there: Iterable[FileVersion | None] = chunk
+    there: Iterable[FileVersion | PermanentError | None] = chunk
     if versioned:  # a listing does not say which version an object is
-        there = side_by_side(lambda version: receiver.store.look(version.key), chunk)
-    found = [new_record(receiver, version) for version in there if version is not None]
+        there = side_by_side(lambda version: _look(receiver.store, version.key), chunk)
+    refused = [error for error in there if isinstance(error, PermanentError)]
+    done.looked += len(chunk) if versioned else 0
+    done.refused += refused
+    found = [new_record(receiver, version) for version in there if isinstance(version, FileVersion)]
     ours = [record for record in found if record is not None]
     done.asked += len(ours)
     known = log.find_all([record.file_id for record in ours])
     new = [record for record in ours if record.file_id not in known]
     done.claimed += [claim for claim in side_by_side(log.claim, new) if claim is not None]
-    return not new and all(record.is_finished for record in known.values())
+    return not new and not refused and all(record.is_finished for record in known.values())
+
+
+def _look(store: FileStore, key: str) -> FileVersion | PermanentError | None:
+    """An object as it is now; an error when S3 does not let us look at it, which stops no other one."""
+    try:
+        return store.look(key)
+    except PermanentError as error:
+        return error

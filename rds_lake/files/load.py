@@ -7,18 +7,25 @@ its files make of it in the order in which they landed, and readers see the stat
 
 import hashlib
 import json
+import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 
 from rds_lake.errors import PermanentError, TransientError
 from rds_lake.extract.widening import holds
-from rds_lake.files.order import Dated, plan_load, repeats
+from rds_lake.files.order import LoadPlan, plan_load, stands_for
 from rds_lake.files.schema import RefusedError
 from rds_lake.files.stage import Staged
 from rds_lake.files.statements import (
+    COUNT_LEDGER,
     ENTRIES_SINCE,
+    PIPELINE_OF,
+    REPEATED,
+    REVIVE,
     SUPERSEDED,
     TRUNCATES,
     FileTarget,
@@ -28,10 +35,24 @@ from rds_lake.files.statements import (
 )
 from rds_lake.files.store import FileStore
 from rds_lake.warehouse.connection import CollisionError, Session, Warehouse
-from rds_lake.warehouse.migrate import Migration, kind_of, statements_alone, statements_together
-from rds_lake.warehouse.statements import present_columns
+from rds_lake.warehouse.migrate import (
+    Held,
+    Migration,
+    any_kind_of,
+    carry_out,
+    lacking,
+    read_columns,
+    required_beside,
+)
+from rds_lake.warehouse.statements import LEDGER, present_columns
 
-ATTEMPTS = 3
+ATTEMPTS = 6
+"""How often a load is tried. All loads read and write one ledger, so on a cluster that isolates transactions by
+SERIALIZABLE those of different tables are in each other's way: one of two is rolled back (error 1023)."""
+
+PAUSE, PAUSE_MAX = 0.5, 4.0
+"""Seconds between two attempts: the first pause, which doubles from one to the next, and the longest one."""
+
 LEDGER_ROWS = 500
 """Ledger rows and ids of one statement."""
 
@@ -62,6 +83,7 @@ class LoadedFiles:
         rows: for each file, how many of its rows are in; 0 for one that was superseded.
         superseded: the files without effect.
         repeated: the appended files that hold the bytes of one of the same name that is loaded already: that one's id.
+        revived: files that repeated others when they were handled, and whose rows came in now, behind a late truncate.
         again: files that were loaded before, and whose rows came in a second time because older ones came late.
         statements: the SQL that ran.
     """
@@ -69,6 +91,7 @@ class LoadedFiles:
     rows: Mapping[str, int]
     superseded: frozenset[str]
     repeated: Mapping[str, str]
+    revived: tuple[str, ...]
     again: tuple[str, ...]
     statements: tuple[str, ...]
 
@@ -79,6 +102,7 @@ def load_files(
     target: FileTarget,
     staged: Sequence[Staged],
     report: Callable[[str], None] = lambda _: None,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> LoadedFiles:
     """Load staged files of one table.
 
@@ -87,20 +111,35 @@ def load_files(
         store: the bucket that the staged rows lie in.
         target: the table, with all the columns of its schema.
         staged: the files; at least one.
-        report: told in words when an attempt is repeated.
+        report: told in words when an attempt is repeated, and of repeats that came in after all.
+        sleep: waits some seconds.
 
     Raises:
         PermanentError: Redshift refused the rows, or COPY brought other ones than were staged. Nothing was changed.
-        TransientError: the warehouse could not be reached, or others were in the way, three times.
+        TransientError: the warehouse could not be reached, or others were in the way, each time.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return _attempt(warehouse, store, target, staged)
+            loaded = _attempt(warehouse, store, target, staged)
         except TransientError as error:
             if attempt == ATTEMPTS:
                 raise
             report(f"{error} Attempt {attempt + 1} of {ATTEMPTS}; the ledger is asked first.")
+            sleep(_pause(attempt))
+        else:
+            if loaded.revived:
+                report(
+                    f"{target.place}: a truncate landed between these files and those that they were refused for as "
+                    f"repeats, so their rows came in behind it: {', '.join(loaded.revived)}"
+                )
+            return loaded
     raise AssertionError("unreachable")
+
+
+def _pause(attempt: int) -> float:
+    """Seconds, which differ from load to load, so that two do not meet again."""
+    longest: float = min(PAUSE * 2 ** (attempt - 1), PAUSE_MAX)
+    return longest * random.uniform(0.5, 1)  # noqa: S311 - nothing secret
 
 
 def _attempt(warehouse: Warehouse, store: FileStore, target: FileTarget, staged: Sequence[Staged]) -> LoadedFiles:
@@ -111,31 +150,45 @@ def _attempt(warehouse: Warehouse, store: FileStore, target: FileTarget, staged:
             ids = [file.file_id for file in staged]
             done = {entry.file_id: entry for entry in _entries(session, entries_of, target, ids)}
             new = [file for file in staged if file.file_id not in done]
-            repeated = _repeated(session, target, new)
-            new = [file for file in new if file.file_id not in repeated]
-            plan, again = _bring_in(session, store, target, new, warehouse.iam_role)
-            superseded = frozenset(plan) | {entry.file_id for entry in done.values() if entry.action == SUPERSEDED}
-            _record(session, store, target, new, superseded)
-        rows = {file.file_id: 0 if file.file_id in superseded else file.rows for file in staged}
-        return LoadedFiles(rows, superseded, repeated, again, tuple(session.statements))
+            plan = _bring_in(session, store, target, new, warehouse.iam_role)
+            _record(session, store, target, new, plan)
+            told = _repeats_before(session, target, [entry for entry in done.values() if entry.action == REPEATED])
+        superseded = {entry.file_id for entry in done.values() if entry.action == SUPERSEDED} | set(plan.superseded)
+        repeated = {**told, **plan.repeated}
+        idle = superseded | set(repeated)
+        rows = {file.file_id: 0 if file.file_id in idle else file.rows for file in staged}
+        known = {file.file_id for file in new} | set(plan.revived)
+        again = tuple(file_id for file_id in plan.apply if file_id not in known)
+        return LoadedFiles(rows, frozenset(superseded), repeated, plan.revived, again, tuple(session.statements))
 
 
-def _bring_in(
-    session: Session, store: FileStore, target: FileTarget, new: Sequence[Staged], iam_role: str
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Bring rows in; the files that have no effect, and those that were loaded before and came in again."""
+def _bring_in(session: Session, store: FileStore, target: FileTarget, new: Sequence[Staged], iam_role: str) -> LoadPlan:
+    """Bring in the rows of new files, and of those that have to come in behind them; what was done."""
     if not new:
-        return (), ()
-    known = {file.file_id: file for file in new}
-    since = min(file.landed_at for file in new).replace(tzinfo=None)
-    later = _read(session.execute(ENTRIES_SINCE, (target.place, since)))
-    plan = plan_load(new, later, keyed=bool(target.keys))
-    manifests = {entry.file_id: entry.manifest for entry in later}
-    files = [known.get(file_id) or _staged_before(store, manifests[file_id]) for file_id in plan.apply]
+        return plan_load((), (), keyed=bool(target.keys))
+    entries = _entries_beside(session, target, new)
+    plan = plan_load(new, list(entries.values()), keyed=bool(target.keys))
+    fresh = {file.file_id: file for file in new}
+    files = [fresh.get(file_id) or _staged_before(store, entries[file_id].manifest) for file_id in plan.apply]
     if plan.empty_first:
         session.execute(target.delete_all())
     _apply(session, store, target, files, iam_role)
-    return plan.superseded, tuple(file_id for file_id in plan.apply if file_id not in known)
+    rows = {file.file_id: file.rows for file in files}
+    for file_id in plan.revived:
+        session.execute(REVIVE, (rows[file_id], target.place, file_id))
+    return plan
+
+
+def _entries_beside(session: Session, target: FileTarget, new: Sequence[Staged]) -> dict[str, Entry]:
+    """The entries of the ledger that the plan for new files has to know."""
+    since = min(file.landed_at for file in new)
+    later = _read(session.execute(ENTRIES_SINCE, (target.place, since.replace(tzinfo=None))))
+    contents = sorted({file.content for file in new if file.action == "append"})
+    equal = [] if target.keys else list(_entries(session, entries_of_content, target, contents))
+    truncates: list[Entry] = []
+    if any(entry.landed_at < since for entry in equal):
+        truncates = _read(session.execute(TRUNCATES, (target.place,)))
+    return {entry.file_id: entry for entry in (*later, *equal, *truncates)}
 
 
 def _apply(session: Session, store: FileStore, target: FileTarget, files: Iterable[Staged], iam_role: str) -> None:
@@ -220,35 +273,27 @@ def _entries(
         yield from _read(session.execute(query(len(some)), (target.place, *some)))
 
 
-def _repeated(session: Session, target: FileTarget, new: Sequence[Staged]) -> dict[str, str]:
-    """The appended files that repeat one of the same name, loaded or beside them, byte by byte: that one's id.
-
-    Of a table with keys no row is doubled by that, and none of these is: to drop the same again may be meant.
-    """
-    appended = sorted((file for file in new if file.action == "append"), key=lambda file: file.order)
-    if target.keys or not appended:
+def _repeats_before(session: Session, target: FileTarget, repeats: Sequence[Entry]) -> dict[str, str]:
+    """The files that an earlier attempt found to be repeats, and of each the file whose rows stand for its own."""
+    if not repeats:
         return {}
-    held: list[Dated] = list(_entries(session, entries_of_content, target, [file.content for file in appended]))
-    truncates: list[Dated] = [file for file in new if file.action == "truncate"]
-    if held or len(appended) > 1:
-        truncates += _read(session.execute(TRUNCATES, (target.place,)))
-    return repeats(appended, held, truncates)
+    appends = list(_entries(session, entries_of_content, target, sorted({entry.content for entry in repeats})))
+    truncates = _read(session.execute(TRUNCATES, (target.place,)))
+    return {entry.file_id: stands_for(entry, appends, truncates) or "an earlier file" for entry in repeats}
 
 
-def _record(
-    session: Session, store: FileStore, target: FileTarget, new: Sequence[Staged], superseded: frozenset[str]
-) -> None:
+def _record(session: Session, store: FileStore, target: FileTarget, new: Sequence[Staged], plan: LoadPlan) -> None:
     now = datetime.now(UTC).replace(tzinfo=None)
+    idle = {**dict.fromkeys(plan.superseded, SUPERSEDED), **dict.fromkeys(plan.repeated, REPEATED)}
     for start in range(0, len(new), LEDGER_ROWS):
         values: list[tuple[object, ...]] = []
         for file in new[start : start + LEDGER_ROWS]:
-            is_in = file.file_id not in superseded
             landed = file.landed_at.astimezone(UTC).replace(tzinfo=None)
-            action = file.action if is_in else SUPERSEDED
+            action = idle.get(file.file_id, file.action)
             values.append(
                 (
                     *(target.place, file.file_id, landed, action, file.name, file.content),
-                    *(store.url(file.manifest), file.rows if is_in else 0, now),
+                    *(store.url(file.manifest), 0 if file.file_id in idle else file.rows, now),
                 )
             )
         session.execute(remember(len(values)), tuple(value for row in values for value in row))
@@ -257,55 +302,83 @@ def _record(
 # --- the table -------------------------------------------------------------------------------------------------------
 
 
-def prepare(session: Session, target: FileTarget) -> None:
+def prepare(session: Session, target: FileTarget, *, adopt: bool = True) -> None:
     """Make the table, or make it fit for all of the target's columns; only ever wider.
 
     Args:
         session: a session outside a transaction.
         target: the table, with all the columns of its schema.
+        adopt: whether it may have rows although no file has ever been loaded into it.
 
     Raises:
-        RefusedError: a column is there with a type that does not take the values.
+        RefusedError: the table is somebody else's, needs values that no file has, or has a column with a type that does
+            not take the values. Its rows and columns are as they were.
     """
+    _refuse_pipelines(session, target)
     for statement in target.setup():
         try:
             session.execute(statement)
         except CollisionError:
             session.execute(statement)  # now it exists
-    migration = _lacking(session, target)
-    if migration.nothing:
+    if not adopt:
+        _refuse_strangers(session, target)
+
+    def look() -> list[Held]:
+        return read_columns(session, target.schema, target.table, any_kind_of)
+
+    judge = partial(_lacking, target)
+    migration = judge(look())
+    if not migration.nothing:
+        carry_out(session, target, migration, look, judge)
+
+
+def _refuse_pipelines(session: Session, target: FileTarget) -> None:
+    """Refuse a table that a pipeline keeps in step with its source: each would undo what the other does."""
+    columns = {row[0] for row in session.execute(present_columns(), tuple(LEDGER.split(".")))}
+    found = session.execute(PIPELINE_OF, (target.place,)) if "target" in columns else []
+    if found:
+        raise RefusedError(
+            f"The warehouse table {target.place} is loaded by the table pipeline {found[0][0]}. Nothing was changed.",
+            "Drop files for a table of another name, or give the drop zone another schema.",
+        )
+
+
+def _refuse_strangers(session: Session, target: FileTarget) -> None:
+    """Refuse a table that has rows of which no file is known: a truncate would take away what somebody else keeps."""
+    if session.execute(target.any_row()) == [(0,)]:
         return
-    for text in statements_alone(target, migration):
-        session.execute(text)
-    with session.transaction():
-        session.execute(target.lock())
-        for text in statements_together(target, _lacking(session, target), _held(session, target)):
-            session.execute(text)
+    [(files, _)] = session.execute(COUNT_LEDGER, (target.place,))
+    if not files:
+        raise RefusedError(
+            f"The warehouse table {target.place} has rows that no file has brought. Nothing was changed.",
+            f"If files shall be loaded into it, name {target.table} below 'tables' in the YAML of the drop zone; "
+            "otherwise choose another name.",
+        )
 
 
-def _held(session: Session, target: FileTarget) -> dict[str, str | None]:
-    rows = session.execute(present_columns(), (target.schema, target.table))
-    return {name: kind_of(kind, length, digits, scale) for name, kind, length, digits, scale, _, _ in rows}
+def _lacking(target: FileTarget, held: Sequence[Held]) -> Migration:
+    """What a table lacks to take files.
 
-
-def _lacking(session: Session, target: FileTarget) -> Migration:
-    held = _held(session, target)
-    add = tuple((name, kind) for name, kind in target.columns if name not in held)
-    narrow = [
-        (name, kind, before)
-        for name, kind in target.columns
-        if (before := held.get(name)) is not None and not holds(before, kind)
-    ]
-    for name, kind, before in narrow:
-        if not holds(kind, before):
+    Raises:
+        RefusedError: see `prepare`.
+    """
+    present = {column.name: column.kind for column in held}
+    wanted = dict(target.columns)
+    for name, kind in target.columns:
+        before = present.get(name)
+        if before is None or holds(kind, before):
+            continue
+        if not holds(before, kind):
             raise RefusedError(
                 f"The column {name} of {target.place} is {before} in the warehouse, the schema says {kind}, and "
                 "neither holds all values of the other.",
                 "Give the schema the type that the warehouse has, or rename that column there.",
             )
-    texts = tuple((name, kind) for name, kind, before in narrow if _both_text(before, kind))
-    return Migration(add, texts, tuple((name, kind) for name, kind, before in narrow if not _both_text(before, kind)))
-
-
-def _both_text(held: str, wanted: str) -> bool:
-    return held.startswith("VARCHAR") and wanted.startswith("VARCHAR")
+        wanted[name] = before
+    if needed := required_beside(held, wanted):
+        raise RefusedError(
+            f"The column {needed[0].name} of {target.place} is NOT NULL without a default in the warehouse, and the "
+            "schema does not have it.",
+            "Add it to the schema, or let it be NULL, give it a default, or drop it.",
+        )
+    return lacking(held, wanted)

@@ -10,21 +10,20 @@ is: a report means that it only has to be settled.
 """
 
 import json
-import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
-from threading import Event, Thread
-from typing import IO, Any, Protocol
+from typing import Protocol
 
 from rds_lake.audit_log.log import AuditLog, LostClaimError
-from rds_lake.audit_log.record import Record, Status, stamp
+from rds_lake.audit_log.record import Record, stamp
 from rds_lake.errors import ConfigError, PermanentError, RdsLakeError, TransientError
+from rds_lake.files.keeper import Keeper, UnreadableError
+from rds_lake.files.lease import heartbeat
 from rds_lake.files.store import FileStore, VersionGoneError
 from rds_lake.files.version import REPORT, FileVersion, Outcome, Place
-from rds_lake.lake.scratch import SPOOL_BYTES
+from rds_lake.files.work import Result, Say, Waits, Work
 from rds_lake.side_by_side import side_by_side
 
 AT_ONCE = 100
@@ -36,61 +35,14 @@ ATTEMPTS = 5
 ALONE = 2
 """After so many attempts without an end a file is worked on alone: one that takes its worker down takes no others."""
 
-WAIT = timedelta(minutes=2)
-"""How long a file is left alone that could not be done for reasons of ours."""
+WAIT, LONGEST_WAIT = timedelta(minutes=2), timedelta(hours=1)
+"""How long a file is left alone that could not be done for reasons of ours: at first, and at most."""
+
+GIVEN_UP = timedelta(days=3)
+"""How long after its first attempt a file is given up that could not be done for reasons of ours."""
 
 PATIENCE = 60.0
 """Seconds to wait for a companion that another worker is taking."""
-
-KEPT = "original"
-"""The name of the copy that is made of a file before it is read."""
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of a file.
-
-    Attributes:
-        status: how it ended.
-        rows_read: its rows.
-        rows_loaded: those that are in the target.
-        rows_discarded: those that are in `discarded`.
-        error: why it was refused, or why rows were discarded.
-        content: the SHA-256 of its content.
-        details: what else the report says.
-    """
-
-    status: Status
-    rows_read: int | None = None
-    rows_loaded: int | None = None
-    rows_discarded: int | None = None
-    error: str | None = None
-    content: str | None = None
-    details: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def refused(cls, error: RdsLakeError, **facts: Any) -> "Result":  # noqa: ANN401 - as the class's own attributes
-        """The result of a file that is at fault."""
-        return cls("rejected", error=str(error), **{"rows_loaded": 0, **facts})
-
-
-@dataclass(frozen=True)
-class Work:
-    """A claimed file that is worked on.
-
-    Attributes:
-        record: its record.
-        version: the file.
-        place: where it belongs.
-        last_run: the run that worked on it before, as far as the claim says so.
-    """
-
-    record: Record
-    version: FileVersion
-    place: Place
-    last_run: str | None = None
 
 
 class Receiver(Protocol):
@@ -113,58 +65,8 @@ class Receiver(Protocol):
     def companions(self, works: Sequence[Work]) -> Iterable[FileVersion]:
         """Files that have to be handled before or with others, and may not have been noticed yet."""
 
-    def work(self, works: Sequence[Work], kept: "Keeper") -> Iterator[tuple[Work, Result]]:
-        """Do what there is to do with some files, in the order in which they landed; each gets one result."""
-
-
-class UnreadableError(PermanentError):
-    """S3 does not let us read one file, such as one that is encrypted with a key of somebody else's."""
-
-
-class Keeper:
-    """Hands out the content of files, from copies that nobody but us writes."""
-
-    def __init__(self, store: FileStore) -> None:
-        self._store = store
-        self._kept: dict[str, FileVersion] = {}
-        self._digests: dict[str, str] = {}
-
-    def keep(self, work: Work) -> FileVersion:
-        """The copy of a file, which is made if it is not there.
-
-        Raises:
-            VersionGoneError: there is no copy, and the version is not there any more.
-            UnreadableError: it may not be read.
-        """
-        file_id = work.version.file_id
-        if file_id not in self._kept:
-            key = f"{work.place.prefix('staging', work.version)}{KEPT}"
-            before = self._store.look(key) if work.record.attempts > 1 else None
-            try:
-                self._kept[file_id] = before or self._store.copy(work.version, key)
-            except ConfigError as error:
-                raise UnreadableError(error.problem, "See to it that it can be read, then drop it again.") from error
-        return self._kept[file_id]
-
-    @contextmanager
-    def content(self, work: Work) -> Iterator[tuple[IO[bytes], str]]:
-        """A file's content, from its start, and its SHA-256.
-
-        Raises:
-            VersionGoneError, UnreadableError: as `keep`.
-        """
-        held = self.keep(work)
-        with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES, prefix="rds_lake_") as target:
-            self._digests[work.version.file_id] = digest = self._store.fetch(held, target)
-            yield target, digest
-
-    def digest(self, work: Work) -> str | None:
-        """The SHA-256 of a file's content, as far as it has been read."""
-        return self._digests.get(work.version.file_id)
-
-    def release(self, work: Work) -> None:
-        """Delete the copy of a file that has been brought to its last place."""
-        self._store.delete(self._kept.pop(work.version.file_id), ours=True)
+    def work(self, works: Sequence[Work], kept: Keeper) -> Iterator[tuple[Work, Result | Waits]]:
+        """Do what there is to do with some files, in the order in which they landed; each gets one result, or waits."""
 
 
 def new_record(receiver: Receiver, version: FileVersion) -> Record | None:
@@ -224,6 +126,10 @@ class Machine:
         self._say = say
         self._keeper = Keeper(self._store)
         self._ahead: dict[str, Record] = {}
+        self._held: dict[str, Waits] = {}
+        self._companions: set[str] = set()
+        self._tired: set[str] = set()
+        self._troubles: list[Exception] = []
 
     def run(self, claimed: Sequence[Record]) -> Iterator[tuple[Record, Result]]:
         """Handle files, in the order in which they landed; each comes back once it has ended.
@@ -232,42 +138,75 @@ class Machine:
         over meanwhile does not come back.
 
         Raises:
-            TransientError, ConfigError: something that all files need is not there; they wait for the next attempt.
+            ConfigError: something that all files need is not there; they wait for the next attempt.
+            TransientError: the same, or some files wait; then it is raised when the others have ended.
         """
         ordered = sorted(claimed, key=lambda record: (record.landed_at, record.file_id))
         self._ahead = {record.file_id: record for record in ordered}
+        self._held, self._companions, self._tired, self._troubles = {}, set(), set(), []
         together = [record for record in ordered if record.attempts < ALONE]
         for start in range(0, len(together), AT_ONCE):
             yield from self._some(together[start : start + AT_ONCE])
         # One of them may be what took their worker down: it ends up last, and the others are done by then.
         for record in sorted((each for each in ordered if each.attempts >= ALONE), key=lambda each: each.attempts):
             yield from self._some([record])
+        if self._troubles:
+            raise self._troubles[0]
 
     def _some(self, claimed: Sequence[Record]) -> Iterator[tuple[Record, Result]]:
         works = self._begin([self._ahead.pop(each.file_id) for each in claimed if each.file_id in self._ahead])
         left = {work.record.file_id: work for work in works}
         found: list[tuple[Work, Result]] = []
-        companions: list[Work] = []
-        with _heartbeat(self._log, left):
+        waiting: list[tuple[Work, Waits]] = []
+        with heartbeat(self._log, left):
             try:
                 companions = self._begin(self._claimed_companions(works))
+                self._companions |= {work.record.file_id for work in companions}
                 left.update({work.record.file_id: work for work in companions})
-                found.extend(self._results(sorted([*works, *companions], key=lambda work: work.version.order)))
+                for work, done in self._results(sorted([*works, *companions], key=lambda work: work.version.order)):
+                    if isinstance(done, Waits):
+                        self._hold(work, done)
+                        over = _age(work) > GIVEN_UP
+                        found += [(work, _given_up(done))] if over else []
+                        waiting += [] if over else [(work, done)]
+                    else:
+                        found.append((work, done))
             except (TransientError, ConfigError) as error:
                 yield from self._settle_all(found, left)
-                self._postpone(left.values(), error, {work.record.file_id for work in companions})
+                for work in list(left.values()):
+                    self._postpone(work, error, left)
                 raise
             yield from self._settle_all(found, left)
+            for work, done in waiting:
+                self._postpone(work, done.error, left)
+        if first := next((error for error in self._troubles if isinstance(error, ConfigError)), None):
+            raise first  # the next ones would meet the same
+
+    def _hold(self, work: Work, done: Waits) -> None:
+        self._troubles.append(done.error)
+        self._say(f"{work.version.name} waits: {done.error}")
+        if done.with_table:
+            self._held.setdefault(work.place.table, done)
 
     def _settle_all(
         self, found: Sequence[tuple[Work, Result]], left: dict[str, Work]
     ) -> Iterator[tuple[Record, Result]]:
-        """Bring files to their end, several at once; they are not left any more."""
-        ended = side_by_side(lambda item: self._settle(*item), found)
-        for (work, result), record in zip(found, ended, strict=True):
-            del left[work.record.file_id]
-            if record is not None:
-                yield record, result
+        """Bring files to their end, several at once; one that cannot be brought there now is left to others."""
+        ended = side_by_side(self._settled, found)
+        for (work, _), done in zip(found, ended, strict=True):
+            if isinstance(done, TransientError | ConfigError):
+                self._postpone(work, done, left)
+            if isinstance(done, Exception):
+                self._troubles.append(done)
+            left.pop(work.record.file_id, None)
+            if isinstance(done, tuple):
+                yield done
+
+    def _settled(self, item: tuple[Work, Result]) -> tuple[Record, Result] | Exception | None:
+        try:
+            return self._settle(*item)
+        except Exception as error:  # noqa: BLE001 - it is raised when the others are settled
+            return error
 
     def _begin(self, claimed: Iterable[Record]) -> list[Work]:
         begun = side_by_side(self._begin_one, claimed)
@@ -285,36 +224,40 @@ class Machine:
 
     def _claimed_companions(self, works: Sequence[Work]) -> list[Record]:
         """The companions of some files: claimed by us, now or before; those that others have claimed are waited for."""
-        found = [new_record(self._receiver, version) for version in self._receiver.companions(works)]
+        needing = [work for work in works if work.place.table not in self._held]
+        found = [new_record(self._receiver, version) for version in self._receiver.companions(needing)]
         known = {work.record.file_id for work in works}
         others = [record for record in found if record is not None and record.file_id not in known]
         claims = {record.file_id: self._ahead.pop(record.file_id, None) or self._log.claim(record) for record in others}
         mine = [claim for claim in claims.values() if claim is not None]
         first = min((record.landed_key for record in mine), default=None)
         # Of two workers that wait for companions, the one whose own come first does not wait for the other one.
-        busy = [r.file_id for r in others if claims[r.file_id] is None and (first is None or r.landed_key < first)]
-        self._wait_for(busy)
+        self._wait_for([r for r in others if claims[r.file_id] is None and (first is None or r.landed_key < first)])
         return mine
 
-    def _wait_for(self, file_ids: Sequence[str]) -> None:
-        """Wait until others have finished some files.
-
-        Raises:
-            TransientError: it takes too long.
-        """
+    def _wait_for(self, busy: Sequence[Record]) -> None:
+        """Wait until others have finished some files; the tables of those that take too long are held."""
         until = time.monotonic() + PATIENCE
-        while file_ids and any(not record.is_finished for record in self._log.find_all(file_ids).values()):
-            if time.monotonic() > until:
-                raise TransientError(
-                    f"Another worker still takes files that {self._receiver.name} needs.", "Try again."
-                )
-            time.sleep(0.5)
+        while busy:
+            known = self._log.find_all([record.file_id for record in busy])
+            busy = [record for record in busy if record.file_id in known and not known[record.file_id].is_finished]
+            if busy and time.monotonic() > until:
+                error = f"Another worker still takes files that {self._receiver.name} needs."
+                waits = Waits(TransientError(error, "Try again."), with_table=True)
+                self._held.update({record.table: waits for record in busy})
+                return
+            time.sleep(0.5 if busy else 0)
 
-    def _results(self, works: Sequence[Work]) -> Iterator[tuple[Work, Result]]:
+    def _results(self, works: Sequence[Work]) -> Iterator[tuple[Work, Result | Waits]]:
         """The result of each file: of those that only have to be settled, then of those that are worked on now."""
-        known = {work.record.file_id: self._known(work) for work in works}
-        yield from ((work, result) for work in works if (result := known[work.record.file_id]) is not None)
-        todo = [work for work in works if known[work.record.file_id] is None]
+        todo = []
+        for work in works:
+            if (result := self._known(work)) is not None:
+                yield work, result
+            elif held := self._held.get(work.place.table):
+                yield work, held
+            else:
+                todo.append(work)
         if todo:
             yield from self._receiver.work(todo, self._keeper)
 
@@ -322,21 +265,24 @@ class Machine:
         """The result of a file that an earlier attempt has come to, or that needs no work."""
         if work.record.attempts <= 1:
             return None
+        is_tired = work.record.attempts > ATTEMPTS
         outcomes: tuple[Outcome, ...] = ("processed", "failed")
         for outcome in outcomes:
             if found := self._store.get(work.place.prefix(outcome, work.version) + REPORT):
                 told = json.loads(found[0])["result"]
                 self._say(f"{work.version.name} was {told['status']} by an earlier attempt; it is settled now")
+                if is_tired:
+                    self._tired.add(work.record.file_id)
                 return Result(**told)
-        if work.record.attempts > ATTEMPTS:
-            said = f" The last error: {work.record.error}." if work.record.error else ""
+        if is_tired:
+            said = f" The last error: {work.record.error.rstrip('.')}." if work.record.error else ""
             error = f"{ATTEMPTS} attempts ended without a result, each with the death of its process.{said}"
             return Result("failed", error=f"{error} Look into the logs of run {work.last_run or work.record.run_id}.")
         return None
 
     # --- settling ----------------------------------------------------------------------------------------------------
 
-    def _settle(self, work: Work, result: Result) -> Record | None:
+    def _settle(self, work: Work, result: Result) -> tuple[Record, Result] | None:
         """Bring a file to its end; None when somebody else has taken it over."""
         result = replace(result, content=result.content or self._keeper.digest(work))
         outcome: Outcome = "processed" if result.status == "completed" else "failed"
@@ -345,8 +291,13 @@ class Machine:
             # Still ours, or what follows would overwrite the report of whoever has finished it.
             self._log.extend(work.record)
             self._store.put(report, _report(work, result, self._store.url(target)))
-            moved = self._move(work, target)
-            return self._log.finish(
+            try:
+                moved = self._move(work, target)
+            except UnreadableError as error:
+                moved, result = False, _stays(result, error)
+                self._say(f"{work.version.url} stays where it is: {error}")
+                self._store.put(report, _report(work, result, None))
+            record = self._log.finish(
                 work.record,
                 result.status,
                 rows_read=result.rows_read,
@@ -360,34 +311,62 @@ class Machine:
         except LostClaimError as error:
             self._say(str(error))
             return None
+        return record, result
 
     def _move(self, work: Work, target: str) -> bool:
-        """Copy a file to its last place and delete it where it was; whether it is there."""
+        """Copy a file to its last place and delete it where it was; whether it is there.
+
+        Raises:
+            UnreadableError: it cannot be copied, or nobody has survived that.
+        """
+        if work.record.file_id in self._tired:
+            if self._store.look(target) is not None:
+                return True
+            told = f"{ATTEMPTS} attempts to bring {work.version.url} to its last place ended without a result."
+            raise UnreadableError(told, "Move it yourself.")
         try:
-            self._store.copy(self._keeper.keep(work), target)
+            self._keeper.bring(work, target)
         except VersionGoneError:
             return self._store.look(target) is not None
-        except UnreadableError as error:
-            self._say(f"{work.version.url} stays where it is: {error}")
-            return False
         self._store.delete(work.version)
         self._keeper.release(work)
         return True
 
-    def _postpone(self, works: Iterable[Work], error: RdsLakeError, companions: Collection[str]) -> None:
-        """Leave files for the next attempt; companions for anybody at once, as this run was not asked for them by name.
+    def _postpone(self, work: Work, error: RdsLakeError, left: dict[str, Work]) -> None:
+        """Leave a file for the next attempt; a companion for anybody at once, as this run was not asked for it by name.
 
-        When it is tried again it could not claim them otherwise, and would wait for itself.
+        When it is tried again it could not claim it otherwise, and would wait for itself.
         """
-        for work in list(works):
-            try:
-                wait = timedelta(0) if work.record.file_id in companions else self._wait
-                self._log.postpone(work.record, str(error), wait)
-            except RdsLakeError as other:  # what stopped us may be the audit log itself; the lease ends anyhow
-                self._say(f"{work.version.name}: {other}")
+        left.pop(work.record.file_id, None)  # no heartbeat may make it longer
+        is_free = work.record.file_id in self._companions or not self._wait
+        try:
+            self._log.postpone(work.record, str(error), timedelta(0) if is_free else self._next_wait(work))
+        except RdsLakeError as other:  # what stopped us may be the audit log itself; the lease ends anyhow
+            self._say(f"{work.version.name}: {other}")
+
+    def _next_wait(self, work: Work) -> timedelta:
+        """How long a file waits: as long as since its first attempt, so that each wait is twice the one before."""
+        return min(_age(work) + self._wait, LONGEST_WAIT)
 
 
-def _report(work: Work, result: Result, target: str) -> bytes:
+def _age(work: Work) -> timedelta:
+    now = datetime.now(UTC)
+    return now - (work.record.started_at or now)
+
+
+def _given_up(done: Waits) -> Result:
+    return Result("failed", error=f"It could not be done for {GIVEN_UP.days} days. The last error: {done.error}")
+
+
+def _stays(result: Result, error: UnreadableError) -> Result:
+    """The result of a file that stays where it was dropped."""
+    if result.error and str(error) in result.error:
+        return result
+    told = f"{result.error.rstrip('.')}. " if result.error else ""
+    return replace(result, error=f"{told}It stays where it is: {error}")
+
+
+def _report(work: Work, result: Result, target: str | None) -> bytes:
     return json.dumps(
         {
             "file": work.version.url,
@@ -405,25 +384,3 @@ def _report(work: Work, result: Result, target: str) -> bytes:
         },
         indent=1,
     ).encode()
-
-
-@contextmanager
-def _heartbeat(log: AuditLog, works: dict[str, Work]) -> Iterator[None]:
-    """Extend the leases of files for as long as the block runs."""
-    done = Event()
-
-    def beat() -> None:
-        while not done.wait(log.lease.total_seconds() / 3):
-            for work in list(works.values()):
-                try:
-                    log.extend(work.record)
-                except RdsLakeError:
-                    continue  # whoever settles the file finds out; the next beat may get through
-
-    thread = Thread(target=beat, name="leases", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()

@@ -3,12 +3,18 @@
 A table is what its files make of it in the order in which they landed, whatever the order in which they are handled.
 Files are loaded as they come; when one turns out to be older than others that are loaded already, the plan says what
 has to be done so that the table is the same as if it had come in time.
+
+A table without keys has the rows of equal appended files (the same name, the same bytes) once between two truncates.
+Which of them brings the rows depends on which came first; the others are repeats, and are remembered, for a truncate
+that comes late may land between them.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
+
+from rds_lake.files.statements import REPEATED
 
 
 class Dated(Protocol):
@@ -28,7 +34,7 @@ class Dated(Protocol):
 
     @property
     def action(self) -> str:
-        """`append` or `truncate`."""
+        """`append` or `truncate`; of a loaded one also `repeated`, an append whose rows another one has brought."""
 
     @property
     def order(self) -> tuple[datetime, str]:
@@ -43,11 +49,15 @@ class LoadPlan:
         empty_first: whether all rows of the table go.
         apply: the files whose rows come in, in this order; some of them a second time.
         superseded: new files without any effect: a truncate that landed after them is loaded already.
+        repeated: new files whose rows do not come in, and for each the file whose rows stand for them.
+        revived: files among `apply` that were repeats: a truncate has landed between them and what they repeated.
     """
 
     empty_first: bool
     apply: tuple[str, ...]
     superseded: tuple[str, ...]
+    repeated: Mapping[str, str]
+    revived: tuple[str, ...]
 
 
 def plan_load(new: Sequence[Dated], loaded: Collection[Dated], *, keyed: bool) -> LoadPlan:
@@ -55,7 +65,8 @@ def plan_load(new: Sequence[Dated], loaded: Collection[Dated], *, keyed: bool) -
 
     Args:
         new: the files to load.
-        loaded: those that are loaded and landed after the first of the new ones.
+        loaded: those that are loaded and landed after the first of the new ones; of a table without keys also appends
+            that are equal to new ones, whenever they landed, and if there are such, all truncates.
         keyed: whether a row takes the place of an older one of its key, so that the order of appends matters.
     """
     fresh = {file.file_id for file in new}
@@ -64,32 +75,49 @@ def plan_load(new: Sequence[Dated], loaded: Collection[Dated], *, keyed: bool) -
     superseded = tuple(file.file_id for file in files[:last] if file.file_id in fresh) if last is not None else ()
     rest = files[last:] if last is not None else files
     empty_first = last is not None and rest[0].file_id in fresh
+    if not empty_first:  # what the repeats repeat stays where it is
+        rest = [file for file in rest if file.action != REPEATED]
+    same = {} if keyed else _same(rest, fresh)
+    bring = [file for file in rest if file.file_id not in same]
+    repeated = {file_id: other for file_id, other in same.items() if file_id in fresh}
     if empty_first:
-        return LoadPlan(True, tuple(file.file_id for file in rest), superseded)
-    coming = [at for at, file in enumerate(rest) if file.file_id in fresh]
-    if not coming:
-        return LoadPlan(False, (), superseded)
-    if keyed:
-        return LoadPlan(False, tuple(file.file_id for file in rest[coming[0] :]), superseded)
-    return LoadPlan(False, tuple(rest[at].file_id for at in coming), superseded)
+        revived = tuple(file.file_id for file in bring if file.action == REPEATED)
+        return LoadPlan(True, tuple(file.file_id for file in bring), superseded, repeated, revived)
+    coming = [at for at, file in enumerate(bring) if file.file_id in fresh]
+    if keyed and coming:
+        coming = list(range(coming[0], len(bring)))
+    return LoadPlan(False, tuple(bring[at].file_id for at in coming), superseded, repeated, ())
 
 
-def repeats(appended: Sequence[Dated], loaded: Sequence[Dated], truncates: Sequence[Dated]) -> dict[str, str]:
-    """The appended files that hold the bytes of an earlier one of the same name, with that one's id.
+def _same(files: Sequence[Dated], fresh: Collection[str]) -> dict[str, str]:
+    """Of files with no truncate between them those whose rows another one brings, and that one.
 
-    A truncate between the two has taken the earlier one's rows away: then the later one is none.
+    That is the one whose rows are in already; then a new one, whose record can still say so; then a former repeat.
+    """
+
+    def rank(file: Dated) -> tuple[bool, bool, tuple[datetime, str]]:
+        is_new = file.file_id in fresh
+        return is_new or file.action == REPEATED, not is_new, file.order
+
+    first: dict[tuple[str, str], str] = {}
+    same = {}
+    for file in sorted((file for file in files if file.action != "truncate"), key=rank):
+        held = first.setdefault((file.name, file.content), file.file_id)
+        if held != file.file_id:
+            same[file.file_id] = held
+    return same
+
+
+def stands_for(repeat: Dated, appends: Collection[Dated], truncates: Collection[Dated]) -> str | None:
+    """The id of the loaded file whose rows stand for those of a repeat, None when there is none.
 
     Args:
-        appended: new files, in their order.
-        loaded: appended files that are loaded.
-        truncates: what replaced the whole content, new and loaded.
+        repeat: the repeat.
+        appends: loaded appends of its content.
+        truncates: those that are loaded.
     """
-    first: dict[tuple[str, str, int], str] = {}
-    repeated = {}
-    for file in [*loaded, *appended]:
-        since = sum(truncate.order < file.order for truncate in truncates)
-        held = first.setdefault((file.name, file.content, since), file.file_id)
-        if held != file.file_id:
-            repeated[file.file_id] = held
-    fresh = {file.file_id for file in appended}
-    return {file_id: held for file_id, held in repeated.items() if file_id in fresh}
+
+    def since(file: Dated) -> int:
+        return sum(truncate.order < file.order for truncate in truncates)
+
+    return next((one.file_id for one in appends if one.name == repeat.name and since(one) == since(repeat)), None)

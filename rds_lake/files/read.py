@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rds_lake.files.options import CsvOptions
-from rds_lake.files.schema import LINE, RefusedError, TableSchema
+from rds_lake.files.schema import LINE, MISSING_COLUMN, RefusedError, TableSchema
 from rds_lake.files.schema import SHOWN as COLUMN_SHOWN
 from rds_lake.files.text import Broken, Record, read_records
 from rds_lake.files.types import written
@@ -153,27 +153,25 @@ class _Gathered:
 
 
 def _is_header(fields: list[str], name: str, schema: TableSchema, options: CsvOptions) -> bool:
-    """Whether the first row names the columns.
+    """Whether the first row names the columns: all of it does, or nothing.
 
     Raises:
-        RefusedError: it looks like it, but names some that the table has not.
+        RefusedError: some of it does. To guess would lose a row, or load a header as one.
     """
     if options.header != "auto":
         return options.header == "present"
-    given = [_folded(text) for text in fields]
-    known = [text for text in given if text in schema.names]
-    if len(known) == len(given):
-        return True
-    if len(known) * 2 >= len(given) and len(given) > 1:
-        raise _unknown(name, next(text for text in given if text not in schema.names), schema)
-    return False
+    names = set(schema.names)
+    are_names = [_folded(text) in names for text in fields]
+    if any(are_names) and not all(are_names):
+        raise _unknown(f"The first row of {name} looks like a header, but", fields, are_names.index(False), schema)
+    return all(are_names)
 
 
 def _header_columns(fields: list[str], name: str, schema: TableSchema) -> list[str]:
-    given = [_folded(text) for text in fields]
-    for text in given:
-        if text not in schema.names:
-            raise _unknown(name, text, schema, hint=_hint(fields))
+    given, names = [_folded(text) for text in fields], set(schema.names)
+    for number, text in enumerate(given):
+        if text not in names:
+            raise _unknown(name, fields, number, schema)
         if given.count(text) > 1:
             raise RefusedError(f"{name} names the column '{text}' twice.", "Name each column once.")
     _check_required(name, given, schema)
@@ -182,19 +180,39 @@ def _header_columns(fields: list[str], name: str, schema: TableSchema) -> list[s
 
 def _check_required(name: str, given: Sequence[str], schema: TableSchema) -> None:
     if missing := sorted(schema.required - set(given)):
-        raise RefusedError(f"{name} lacks the column '{missing[0]}', which needs a value.", "Add it.")
+        raise RefusedError(f"{name} lacks the column '{missing[0]}', which needs a value.", "Add it.", MISSING_COLUMN)
 
 
-def _unknown(name: str, text: str, schema: TableSchema, hint: str = "") -> RefusedError:
+def _unknown(
+    what: str, fields: Sequence[str], number: int, schema: TableSchema, *, is_text: bool = True
+) -> RefusedError:
+    """The refusal of a header that names a column which the table has not.
+
+    Args:
+        what: what the sentence begins with.
+        fields: the header.
+        number: which of them it is, from 0.
+        schema: the table's schema.
+        is_text: whether it may be a row after all, whose texts may be somebody's data.
+    """
     has = ", ".join(schema.names)
     has = has if len(has) <= SHOWN else f"{has[:SHOWN]}…"
+    if is_text and any(column.personal for column in schema.columns):
+        said = f"has a name for its {_ordinal(number + 1)} column that the table does not know"
+    else:
+        said = f"names the column '{_folded(fields[number])[:COLUMN_SHOWN]}', which the table does not have"
     return RefusedError(
-        f"{name} names the column '{text[:COLUMN_SHOWN]}', which the table does not have (it has {has}){hint}.",
+        f"{what} {said} (it has {has}){_hint(fields)}.",
         "Correct the header, or drop a schema file that adds the column. If it is a row: say 'header: absent'.",
     )
 
 
-def _hint(fields: list[str]) -> str:
+def _ordinal(number: int) -> str:
+    last = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{'th' if number % 100 in {11, 12, 13} else last}"
+
+
+def _hint(fields: Sequence[str]) -> str:
     if len(fields) == 1:
         for mark, word in ((";", "';'"), ("\t", "a tab"), ("|", "'|'")):
             if mark in fields[0]:
@@ -233,10 +251,11 @@ def _parquet_columns(columns: Sequence[pa.Field], name: str, schema: TableSchema
     fields = {_folded(item.name): item for item in columns}
     if len(fields) < len(columns):
         raise RefusedError(f"{name} has two columns whose names differ in case only.", "Rename one of them.")
-    for given in fields:
-        if given not in schema.names:
-            raise _unknown(name, given, schema)
-    _check_required(name, list(fields), schema)
+    given, names = list(fields), set(schema.names)
+    for number, text in enumerate(given):
+        if text not in names:
+            raise _unknown(name, given, number, schema, is_text=False)
+    _check_required(name, given, schema)
     return {given: _written(name, given, item) for given, item in fields.items()}
 
 

@@ -52,8 +52,22 @@ SHOWN = 60
 """Characters of a name that a message shows: a file may hold any."""
 
 
+MISSING_COLUMN = "missing_column"
+"""The code of a refusal: the file lacks a column that needs a value."""
+
+
 class RefusedError(PermanentError):
-    """A file cannot be taken: it is at fault. It is recorded as rejected."""
+    """A file cannot be taken: it is at fault. It is recorded as rejected.
+
+    Args:
+        problem: what is wrong.
+        remedy: what to do.
+        code: a word for it that programs know.
+    """
+
+    def __init__(self, problem: str, remedy: str, code: str | None = None) -> None:
+        super().__init__(problem, remedy)
+        self.code = code
 
 
 class _Model(BaseModel):
@@ -71,7 +85,7 @@ class FileColumn(_Model):
         default=(), description="How dates and times are written, for strptime: '%d/%m/%Y'. ISO 8601 if there is none."
     )
     thousands: str = Field(default="", description="What separates thousands in numbers, such as ','.", max_length=1)
-    personal: bool = Field(default=False, description="Personal data: never shown in previews or reports.")
+    personal: bool = Field(default=False, description="A note for readers; no column's values are shown.")
 
     @field_validator("name")
     @classmethod
@@ -218,7 +232,12 @@ def evolve(held: TableSchema, wanted: TableSchema, table: str) -> TableSchema:
     """
     given = {column.name: column for column in wanted.columns}
     old = {column.name: column for column in held.columns}
-    problems = [problem for column in held.columns if (problem := _loss(column, given.get(column.name)))]
+    never_null = held.required
+    problems = [
+        problem
+        for column in held.columns
+        if (problem := _loss(column, given.get(column.name), may_be_null=column.name not in never_null))
+    ]
     problems += [
         f"{column.name} is new and not nullable, but rows that are there have no value for it"
         for column in wanted.columns
@@ -236,11 +255,11 @@ def evolve(held: TableSchema, wanted: TableSchema, table: str) -> TableSchema:
     return wanted  # in its own order, which is that of files without a header from now on
 
 
-def _loss(column: FileColumn, wanted: FileColumn | None) -> str | None:
+def _loss(column: FileColumn, wanted: FileColumn | None, *, may_be_null: bool) -> str | None:
     """Why a column cannot become what a file wants, None when it can."""
     if wanted is None:
         return f"{column.name} is left out"
-    if column.nullable and not wanted.nullable:
+    if may_be_null and not wanted.nullable:
         return f"{column.name} may have rows without a value, so it stays nullable"
     if column.declared.name != wanted.declared.name and not holds(wanted.declared.name, column.declared.name):
         return f"{column.name} is {column.type}, and {wanted.type} does not hold all of its values"

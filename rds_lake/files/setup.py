@@ -1,13 +1,17 @@
 """Setting up what events need in AWS: the bucket's notifications, a rule of EventBridge and a queue per receiver.
 
-Every step finds out what is there and changes only what is not as it has to be, so that it can be run at any time. Who
+Every step finds out what is there and adds only what is missing, so that it can be run at any time: what a queue that
+is there already grants others, how long it keeps messages and where its dead letters go stays as its owner has it. Who
 keeps their infrastructure in templates finds in docs/files.md what has to be there.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
 
 from rds_lake.errors import PermanentError
 from rds_lake.lake.aws import aws_errors
@@ -21,7 +25,10 @@ RECEIVES = 5
 """How often a message is handed out before it goes to the dead letters."""
 
 RETENTION_SECONDS = 14 * 86_400
-"""How long messages stay, the longest that SQS knows."""
+"""How long messages stay in a queue that is made here, the longest that SQS knows."""
+
+SID = "rds_lake"
+"""What our statement in a queue's policy is called."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Wanted:
     @property
     def rule(self) -> str:
         """The name of its rule in EventBridge."""
-        return self.queue
+        return f"rds_lake_{self.name}"
 
     def pattern(self) -> dict[str, Any]:
         """The events that it wants."""
@@ -105,7 +112,8 @@ class EventSetup:
             )["RuleArn"]
         with aws_errors(f"the SQS queue {wanted.queue}"):
             for each in (queue, dead):
-                self._sqs.set_queue_attributes(QueueUrl=each.url, Attributes={"Policy": _policy(each.arn, rule)})
+                if policy := _granting(each.policy, _grant(each.arn, rule)):
+                    self._sqs.set_queue_attributes(QueueUrl=each.url, Attributes={"Policy": policy})
         with aws_errors(f"the EventBridge rule {wanted.rule}"):
             answer = self._events.put_targets(
                 Rule=wanted.rule, Targets=[{"Id": "queue", "Arn": queue.arn, "DeadLetterConfig": {"Arn": dead.arn}}]
@@ -118,30 +126,54 @@ class EventSetup:
         prefixes = ", ".join(f"s3://{wanted.bucket}/{prefix}" for prefix in wanted.prefixes)
         return f"events of {prefixes} go to the queue {wanted.queue}"
 
-    def _queue(self, name: str, attributes: Mapping[str, str]) -> "_Queue":
-        given: Any = {"MessageRetentionPeriod": str(RETENTION_SECONDS), **attributes}
-        try:
+    def _queue(self, name: str, needed: Mapping[str, str]) -> "_Queue":
+        """A queue, made if it is not there; what it needs is set where it has nothing of the kind."""
+        url = self._find(name)
+        if url is None:
+            given: Any = {"MessageRetentionPeriod": str(RETENTION_SECONDS), **needed}
             url = self._sqs.create_queue(QueueName=name, Attributes=given)["QueueUrl"]
-        except self._sqs.exceptions.QueueNameExists:  # with other attributes
-            url = self._sqs.get_queue_url(QueueName=name)["QueueUrl"]
-            self._sqs.set_queue_attributes(QueueUrl=url, Attributes=given)
-        arn = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-        return _Queue(url, arn)
+        asked: Any = ["QueueArn", "Policy", *needed]
+        held: Any = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=asked)["Attributes"]
+        missing: Any = {attribute: value for attribute, value in needed.items() if not held.get(attribute)}
+        if missing:
+            self._sqs.set_queue_attributes(QueueUrl=url, Attributes=missing)
+        return _Queue(url, held["QueueArn"], held.get("Policy", ""))
+
+    def _find(self, name: str) -> str | None:
+        try:
+            return self._sqs.get_queue_url(QueueName=name)["QueueUrl"]
+        except ClientError as error:  # it has had two names
+            if not re.search("NonExistentQueue|QueueDoesNotExist", str(error.response["Error"]["Code"])):
+                raise
+            return None
 
 
 @dataclass(frozen=True)
 class _Queue:
     url: str
     arn: str
+    policy: str
 
 
-def _policy(queue: str, rule: str) -> str:
-    """The right of one rule, and nobody else, to send messages."""
-    statement = {
+def _grant(queue: str, rule: str) -> dict[str, Any]:
+    """The right of one rule to send messages."""
+    return {
+        "Sid": SID,
         "Effect": "Allow",
         "Principal": {"Service": "events.amazonaws.com"},
         "Action": "sqs:SendMessage",
         "Resource": queue,
         "Condition": {"ArnEquals": {"aws:SourceArn": rule}},
     }
-    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+def _granting(held: str, grant: Mapping[str, Any]) -> str | None:
+    """A queue's policy with a statement of ours in the place of an earlier one; None when it has it already."""
+    policy: dict[str, Any] = json.loads(held) if held else {"Version": "2012-10-17"}
+    found = policy.get("Statement", [])
+    statements: list[Any] = found if isinstance(found, list) else [found]
+    if grant in statements:
+        return None
+    unnamed = {name: value for name, value in grant.items() if name != "Sid"}
+    others = [each for each in statements if each.get("Sid") != SID and each != unnamed]
+    return json.dumps({**policy, "Statement": [*others, grant]})

@@ -10,7 +10,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rds_lake.files.options import CsvOptions
-from rds_lake.files.schema import FileColumn, TableSchema
+from rds_lake.files.schema import NAME_BYTES, FileColumn, TableSchema
 from rds_lake.files.types import DeclaredType, fits
 
 NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
@@ -20,6 +20,12 @@ OUR_FOLDERS = frozenset({"processed", "failed", "staging", "discarded", "schemas
 
 NAME_MAX = 63
 """Bytes of a name in PostgreSQL, which cuts a longer one off."""
+
+RECEIVER_MAX = 55
+"""Characters of the name of a drop zone or feed: a rule of EventBridge, `rds_lake_<name>`, has 64 at most."""
+
+QUEUE_MAX = 75
+"""Characters of a queue's name: SQS takes 80, and `<queue>_dead` is one, too."""
 
 PREFIX_BYTES = 200
 """Bytes of a feed's folder: a key of S3 has 1024, and ours are longer than those of the files."""
@@ -45,10 +51,36 @@ class _Receiver(_Model):
         description="The share of a file's rows that may be discarded; above it all is refused.",
     )
 
+    @field_validator("queue")
+    @classmethod
+    def _is_a_queue(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(rf"[A-Za-z0-9_-]{{1,{QUEUE_MAX}}}", value):
+            raise ValueError(
+                f"'{value}' is no name for a queue: it takes 1 to {QUEUE_MAX} letters, digits, _ and - (SQS takes 80 "
+                "characters, and <queue>_dead is a queue as well)"
+            )
+        return value
 
-def _not_ours(value: str) -> str:
+
+def _checked_name(value: str) -> str:
+    """The name of a drop zone or feed, which folders, queues, rules and assets are called after."""
+    if len(value) > RECEIVER_MAX:
+        raise ValueError(
+            f"'{value}' has {len(value)} characters: a name takes {RECEIVER_MAX}, because rds_lake_<name> is a rule of "
+            "EventBridge, which takes 64"
+        )
     if value.lower() in OUR_FOLDERS:
         raise ValueError(f"'{value}' is a folder that rds_lake writes itself: choose another name")
+    return value
+
+
+def _checked_schema(value: str) -> str:
+    """The name of a schema in the target's database."""
+    if not re.fullmatch(NAME, value) or len(value) > NAME_MAX:
+        raise ValueError(
+            f"'{value}' is no name for a schema: it begins with a letter, has letters, digits and _ only, and at most "
+            f"{NAME_MAX} of them"
+        )
     return value
 
 
@@ -72,8 +104,13 @@ class DropZoneSpec(_Receiver):
 
     @field_validator("database")
     @classmethod
-    def _is_not_ours(cls, value: str) -> str:
-        return _not_ours(value)
+    def _is_a_name(cls, value: str) -> str:
+        return _checked_name(value)
+
+    @field_validator("warehouse_schema")
+    @classmethod
+    def _is_a_schema(cls, value: str | None) -> str | None:
+        return None if value is None else _checked_schema(value)
 
     @field_validator("tables", mode="before")
     @classmethod
@@ -83,6 +120,8 @@ class DropZoneSpec(_Receiver):
         names = [str(name).lower() for name in value]
         if wrong := [name for name in names if not re.fullmatch(NAME, name)]:
             raise ValueError(f"'{wrong[0]}' is no name for a table: it has letters, digits and _ only")
+        if long := [name for name in names if len(name) > NAME_BYTES]:
+            raise ValueError(f"'{long[0]}' is no name for a table: Redshift takes {NAME_BYTES} characters")
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"two tables are called '{twice[0]}' (upper and lower case are the same to Redshift)")
         return dict(zip(names, (given or {} for given in value.values()), strict=True))
@@ -146,7 +185,12 @@ class FeedTarget(_Model):
     """The table in PostgreSQL on RDS."""
 
     table: str = Field(pattern=NAME, max_length=NAME_MAX)
-    db_schema: str = Field(default="public", alias="schema", min_length=1, max_length=NAME_MAX)
+    db_schema: str = Field(default="public", alias="schema")
+
+    @field_validator("db_schema")
+    @classmethod
+    def _is_a_schema(cls, value: str) -> str:
+        return _checked_schema(value)
 
 
 class FileFeedSpec(_Receiver):
@@ -163,8 +207,8 @@ class FileFeedSpec(_Receiver):
 
     @field_validator("feed")
     @classmethod
-    def _is_not_ours(cls, value: str) -> str:
-        return _not_ours(value)
+    def _is_a_name(cls, value: str) -> str:
+        return _checked_name(value)
 
     @field_validator("prefix")
     @classmethod

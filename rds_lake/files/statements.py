@@ -4,6 +4,7 @@ Beside the tables there is one ledger of files, `rds_lake.file_ledger`, whose ro
 transaction: it alone says what is loaded.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,7 @@ from functools import partial
 from rds_lake.sql import literal
 from rds_lake.sql import quote as quote_in
 from rds_lake.sql import quote_all as quote_all_in
-from rds_lake.warehouse.statements import INTERNAL_SCHEMA
+from rds_lake.warehouse.statements import INTERNAL_SCHEMA, LEDGER
 
 quote = partial(quote_in, dialect="redshift")
 quote_all = partial(quote_all_in, dialect="redshift")
@@ -33,6 +34,12 @@ FILE_LEDGER_COLUMNS = (
 
 SUPERSEDED = "superseded"
 """The action of a file that had no effect, because a truncate that landed later was loaded before it."""
+
+REPEATED = "repeated"
+"""The action of an appended file whose rows are not in, because those of another one of its name and bytes are."""
+
+LOCK_BYTES = 40
+"""Bytes of the table's own name in that of its lock: PostgreSQL cuts names off after 63."""
 
 _NAMES = ", ".join(name for name, _ in FILE_LEDGER_COLUMNS)
 _ENTRY = "file_id, landed_at, action, file_name, content, manifest, rows_loaded"
@@ -68,8 +75,13 @@ class FileTarget:
 
     @property
     def lock_table(self) -> str:
-        """The small table that every load of the target locks, so that readers of the target go on."""
-        return f"{INTERNAL_SCHEMA}.{quote(f'lock_file_{self.schema}_{self.table}')}"
+        """The small table that every load of the target locks, so that readers of the target go on.
+
+        A name that the server would cut off might become that of another table's lock.
+        """
+        begin = f"{self.schema}_{self.table}".encode()[:LOCK_BYTES].decode(errors="ignore")
+        digest = hashlib.sha256(self.place.encode()).hexdigest()[:8]
+        return f"{INTERNAL_SCHEMA}.{quote(f'lock_file_{begin}_{digest}')}"
 
     @property
     def incoming(self) -> str:
@@ -111,6 +123,10 @@ class FileTarget:
     def count_incoming(self) -> str:
         """How many rows COPY brought."""
         return f"SELECT COUNT(*) FROM {self.incoming}"
+
+    def any_row(self) -> str:
+        """Whether the table has rows: 1, or 0 if it is empty."""
+        return f"SELECT COUNT(*) FROM (SELECT 1 AS one FROM {self.name} LIMIT 1) AS any_row"
 
     def delete_all(self) -> str:
         """Remove all rows, inside the transaction."""
@@ -159,6 +175,10 @@ TRUNCATES = f"SELECT {_ENTRY} FROM {FILE_LEDGER} WHERE table_name = %s AND actio
 """The entries of the files that replaced a table's content; parameter: the table."""
 
 
+REVIVE = f"UPDATE {FILE_LEDGER} SET action = 'append', rows_loaded = %s WHERE table_name = %s AND file_id = %s"
+"""Record that the rows of a repeat are in after all; parameters: how many, the table, the file."""
+
+
 def remember(rows: int) -> str:
     """Write ledger rows; parameters: the values of `FILE_LEDGER_COLUMNS` for each, one after the other."""
     marks = ", ".join(["%s"] * len(FILE_LEDGER_COLUMNS))
@@ -167,3 +187,6 @@ def remember(rows: int) -> str:
 
 COUNT_LEDGER = f"SELECT COUNT(*), SUM(rows_loaded) FROM {FILE_LEDGER} WHERE table_name = %s"
 """Files and rows that the ledger has for a table; parameter: the table."""
+
+PIPELINE_OF = f"SELECT table_name FROM {LEDGER} WHERE target = %s LIMIT 1"
+"""The pipeline that loads a table of the warehouse; parameter: the table."""

@@ -60,7 +60,7 @@ class FileStore:
         return f"s3://{self.bucket}/{key}"
 
     def page(self, prefix: str, after: str = "") -> Listed:
-        """The objects below a prefix, in the order of their keys, at most a thousand; a folder's marker is none.
+        """The objects below a prefix, in the order of their keys, at most a thousand; folders' markers among them.
 
         Args:
             prefix: the prefix.
@@ -86,9 +86,9 @@ class FileStore:
             after = listed.versions[-1].key if listed.versions else ""
 
     def has_versions(self) -> bool:
-        """Whether the bucket keeps versions."""
+        """Whether objects of the bucket may have versions: where that was suspended, those of before have them."""
         with aws_errors(self.url("")):
-            return self._client.get_bucket_versioning(Bucket=self.bucket).get("Status") == "Enabled"
+            return self._client.get_bucket_versioning(Bucket=self.bucket).get("Status") in {"Enabled", "Suspended"}
 
     def look(self, key: str, version_id: str | None = None) -> FileVersion | None:
         """An object as it is now, or one version of it; None when it is not there."""
@@ -177,6 +177,20 @@ class FileStore:
             return
         with aws_errors(self.url(key)):
             self._client.upload_file(str(path), self.bucket, key)
+
+    def upload_new(self, key: str, path: Path) -> bool:
+        """Write an object from a file, unless there is one of this key; whether it was written."""
+        try:
+            with aws_errors(self.url(key)):
+                if path.stat().st_size <= PUT_MAX:
+                    self._client.put_object(Bucket=self.bucket, Key=key, Body=path.read_bytes(), IfNoneMatch="*")
+                    return True
+                if self.look(key) is not None:
+                    return False
+                self._client.upload_file(str(path), self.bucket, key)
+        except ConflictError:
+            return False
+        return True
 
     def copy(self, version: FileVersion, target: str) -> FileVersion:
         """Copy a version inside the bucket; the copy.

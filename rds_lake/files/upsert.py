@@ -5,7 +5,9 @@ later, so that the outcome does not depend on the order in which files are handl
 """
 
 import io
+import random
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -45,6 +47,22 @@ PIECE_ROWS = 4096
 """Rows that are sent at a time."""
 
 ATTEMPTS = 3
+
+PAUSE = 1.0
+"""Seconds before the second attempt, about; each pause is twice the one before."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a file's rows.
+
+    Attributes:
+        rows: how many are in the table; the others were older than those that are.
+        is_new: whether they were put in now, and not before.
+    """
+
+    rows: int
+    is_new: bool
 
 
 @dataclass(frozen=True)
@@ -115,7 +133,10 @@ class FeedTable:
         return "COPY incoming_feed FROM STDIN (FORMAT csv)"
 
     def upsert(self) -> str:
-        """Put its rows into the table; the later file's row stays. Parameters: the file's id, when it landed."""
+        """Put its rows into the table; the later file's row stays. Parameters: the file's id, when it landed.
+
+        It returns how many were put in.
+        """
         own = [*self.files.names, LINE, *([RAW] if self.has_raw else [])]
         names = quote_all([*own, FILE_ID, LANDED])
         taken = [name for name in own if name not in self.files.keys]
@@ -123,10 +144,19 @@ class FeedTable:
         changes += "" if self.has_raw else f", {quote(RAW)} = NULL"  # it told of the row that is replaced
         when = f"{quote(LANDED)}, {self.name}.{quote(FILE_ID)}"
         return (
-            f"INSERT INTO {self.name} ({names}) SELECT {quote_all(own)}, %s, %s FROM incoming_feed "
+            f"WITH put AS (INSERT INTO {self.name} ({names}) SELECT {quote_all(own)}, %s, %s FROM incoming_feed "
             f"ON CONFLICT ({quote_all(self.files.keys)}) DO UPDATE SET {changes} "
-            f"WHERE ({self.name}.{when}) <= (EXCLUDED.{quote(LANDED)}, EXCLUDED.{quote(FILE_ID)})"
+            f"WHERE ({self.name}.{when}) <= (EXCLUDED.{quote(LANDED)}, EXCLUDED.{quote(FILE_ID)}) RETURNING 1) "
+            "SELECT COUNT(*) FROM put"
         )
+
+    def loaded(self) -> str:
+        """A query for how many rows of a file were put in. Parameters: table, file."""
+        return f"SELECT rows_loaded FROM {LEDGER} WHERE table_name = %s AND file_id = %s"
+
+    def count(self) -> str:
+        """Write into the ledger how many rows were put in. Parameters: rows, table, file."""
+        return f"UPDATE {LEDGER} SET rows_loaded = %s WHERE table_name = %s AND file_id = %s"
 
     def _type(self, name: str) -> str:
         column = next(column for column in self.files.columns if column.name == name)
@@ -134,7 +164,7 @@ class FeedTable:
         return f"{kind} NOT NULL" if name in self.files.keys else kind
 
 
-def put(database: Database, store: FileStore, table: FeedTable, staged: Staged) -> bool:
+def put(database: Database, store: FileStore, table: FeedTable, staged: Staged) -> Done:
     """Put a file's cleaned rows into the table, once.
 
     Args:
@@ -142,9 +172,6 @@ def put(database: Database, store: FileStore, table: FeedTable, staged: Staged) 
         store: the bucket that the cleaned rows lie in.
         table: the table.
         staged: the file.
-
-    Returns:
-        Whether it was done now; False when the ledger says that it had been done before.
 
     Raises:
         PermanentError: PostgreSQL refused the rows, or its table cannot hold them. Nothing was changed.
@@ -156,17 +183,19 @@ def put(database: Database, store: FileStore, table: FeedTable, staged: Staged) 
         except TransientError:
             if attempt == ATTEMPTS:
                 raise
+            time.sleep(PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))  # noqa: S311 - no two come at once
     raise AssertionError("unreachable")
 
 
-def _attempt(database: Database, store: FileStore, table: FeedTable, staged: Staged) -> bool:
+def _attempt(database: Database, store: FileStore, table: FeedTable, staged: Staged) -> Done:
     with database.connect() as session:
         _prepare(session, table)
         with session.transaction():
             now = datetime.now(UTC)
             row = (table.place, staged.file_id, staged.name, staged.content, staged.landed_at, staged.rows, now)
             if not session.execute(table.claim(), row):
-                return False
+                [(rows,)] = session.execute(table.loaded(), (table.place, staged.file_id))
+                return Done(rows, is_new=False)
             session.execute(table.create_incoming())
             for piece in _pieces(store, staged):
                 session.copy_in(table.copy(), piece)
@@ -176,8 +205,9 @@ def _attempt(database: Database, store: FileStore, table: FeedTable, staged: Sta
                     f"{brought:,} rows of {staged.name} came in, {staged.rows:,} are cleaned. Nothing was changed.",
                     "Look for others who write below cleaned/ in the bucket; then drop the file again.",
                 )
-            session.execute(table.upsert(), (staged.file_id, staged.landed_at))
-    return True
+            [(rows,)] = session.execute(table.upsert(), (staged.file_id, staged.landed_at))
+            session.execute(table.count(), (rows, table.place, staged.file_id))
+    return Done(rows, is_new=True)
 
 
 def _prepare(session: Session, table: FeedTable) -> None:

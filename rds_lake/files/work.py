@@ -1,23 +1,85 @@
-"""What drop zones and feeds share in their work: refusals as results, and what a report says of a checked file."""
+"""A claimed file that is worked on, what may become of it, and what drop zones and feeds share in their work."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from rds_lake.errors import ConfigError, PermanentError, TransientError
-from rds_lake.files.machine import Result, Work
+from rds_lake.audit_log.record import Record, Status
+from rds_lake.errors import ConfigError, PermanentError, RdsLakeError, TransientError
 from rds_lake.files.schema import RefusedError
 from rds_lake.files.stage import RefusedRowsError, Staged
 from rds_lake.files.store import FileStore, VersionGoneError
+from rds_lake.files.version import FileVersion, Place
 from rds_lake.lake.scratch import FullDiskError
+
+Say = Callable[[str], None]
 
 Done = TypeVar("Done")
 
 
-def refusals(work: Work, store: FileStore, doing: Callable[[], Done]) -> Done | Result:
-    """Do something with a file; when it turns out to be at fault, or cannot be done, the result says so.
+@dataclass(frozen=True)
+class Result:
+    """What became of a file.
+
+    Attributes:
+        status: how it ended.
+        rows_read: its rows.
+        rows_loaded: those that are in the target.
+        rows_discarded: those that are in `discarded`.
+        error: why it was refused, or why rows were discarded.
+        content: the SHA-256 of its content.
+        details: what else the report says.
+    """
+
+    status: Status
+    rows_read: int | None = None
+    rows_loaded: int | None = None
+    rows_discarded: int | None = None
+    error: str | None = None
+    content: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def refused(cls, error: RdsLakeError, **facts: Any) -> "Result":  # noqa: ANN401 - as the class's own attributes
+        """The result of a file that is at fault."""
+        return cls("rejected", error=str(error), **{"rows_loaded": 0, **facts})
+
+
+@dataclass(frozen=True)
+class Work:
+    """A claimed file that is worked on.
+
+    Attributes:
+        record: its record.
+        version: the file.
+        place: where it belongs.
+        last_run: the run that worked on it before, as far as the claim says so.
+    """
+
+    record: Record
+    version: FileVersion
+    place: Place
+    last_run: str | None = None
+
+
+@dataclass(frozen=True)
+class Waits:
+    """A file cannot be done now, for reasons that are not its own.
+
+    Attributes:
+        error: the reason.
+        with_table: whether the later files of its table have to wait, too: they need it, or would meet the same.
+    """
+
+    error: TransientError
+    with_table: bool = False
+
+
+def refusals(work: Work, store: FileStore, doing: Callable[[], Done]) -> Done | Result | Waits:
+    """Do something with a file; when it is at fault, cannot be done, or not now, what is returned says so.
 
     Raises:
-        TransientError, ConfigError: something that all files need is not there.
+        ConfigError: something that all files need is not there.
     """
     try:
         return doing()
@@ -32,11 +94,11 @@ def refusals(work: Work, store: FileStore, doing: Callable[[], Done]) -> Done | 
         facts = {"rows_read": done.read, "rows_discarded": done.discarded, "content": done.content}
         return Result.refused(error, **facts, details=details_of(done, store))
     except RefusedError as error:
-        return Result.refused(error)
+        return Result.refused(error, details={"code": error.code} if error.code else {})
     except ConfigError:
         raise
-    except FullDiskError as error:
-        raise TransientError(error.problem, error.remedy) from error  # it is not the file's fault, and may pass
+    except (TransientError, FullDiskError) as error:  # where one file has no room, a smaller one may
+        return Waits(TransientError(error.problem, error.remedy))
     except PermanentError as error:  # one file's trouble must not stop those that are worked on with it
         return Result("failed", rows_loaded=0, error=str(error))
 

@@ -7,7 +7,7 @@ after the other in the order in which they landed, each under the schema of that
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache, partial
 from itertools import groupby
@@ -16,16 +16,16 @@ from typing import Any
 import duckdb
 
 from rds_lake.audit_log.record import moment_of, stamp
-from rds_lake.errors import ConfigError, PermanentError
+from rds_lake.errors import ConfigError, PermanentError, TransientError
+from rds_lake.files.keeper import Keeper
 from rds_lake.files.load import LoadedFiles, load_files, prepare
-from rds_lake.files.machine import Keeper, Result, Say, Work
 from rds_lake.files.schema import LINE, NAME_BYTES, RefusedError, TableSchema, evolve, read_schema
 from rds_lake.files.spec import NAME, DropZoneSpec
 from rds_lake.files.stage import Reading, Staged, open_engine, stage, staged_before
 from rds_lake.files.statements import FileTarget
 from rds_lake.files.store import FileStore
 from rds_lake.files.version import FileVersion, Place, plain_parts
-from rds_lake.files.work import details_of, refusals
+from rds_lake.files.work import Result, Say, Waits, Work, details_of, refusals
 from rds_lake.lake.aws import ConflictError
 from rds_lake.side_by_side import side_by_side
 from rds_lake.warehouse.connection import Warehouse
@@ -34,6 +34,9 @@ ACTIONS = ("append", "truncate", "schema")
 
 SCHEMA_MAX = 4 * 1024 * 1024
 """Bytes of a schema file."""
+
+SCHEMA_FILES = 100
+"""Files that an agreed schema names: one that is taken again after a crash may have been followed by others."""
 
 UNKNOWN = "unknown"
 """The action of a file whose key names none."""
@@ -46,11 +49,13 @@ class Agreed:
     Attributes:
         schema: the schema.
         landed_at: when the file landed that it is from.
+        file_ids: the last files that went into it, oldest first.
         etag: what a replacement must name.
     """
 
     schema: TableSchema
     landed_at: datetime
+    file_ids: tuple[str, ...]
     etag: str
 
 
@@ -60,7 +65,7 @@ class DropZone:
     Args:
         spec: its YAML.
         store: its bucket.
-        warehouse: makes the connection to Redshift, which a schema file does without.
+        warehouse: makes the connection to Redshift.
         say: told in words what goes on.
     """
 
@@ -97,63 +102,111 @@ class DropZone:
         return Place(self._spec.database, UNKNOWN, "", folder)
 
     def companions(self, works: Sequence[Work]) -> Iterable[FileVersion]:
-        """The schema files that wait beside data files: they are taken first, whichever event comes first."""
-        tables = {work.place.table for work in works if work.place.action in {"append", "truncate"}}
-        listed = self._store.list(f"{self._spec.database}/schema/") if tables else ()
-        places = ((version, self.place(version.key)) for version in listed)  # the table may be written in any case
-        found = [version for version, place in places if place and place.action == "schema" and place.table in tables]
-        if not found or not self._store.has_versions():
-            return found
+        """The schema files that wait beside data files and have to be taken before them, whichever event comes first.
+
+        Those that landed before the last of these files; of a table without a schema, its first one in any case.
+        """
+        last: dict[str, datetime] = {}
+        for work in works:
+            if work.place.action in {"append", "truncate"}:
+                last[work.place.table] = max(work.version.landed_at, last.get(work.place.table, work.version.landed_at))
+        found: dict[str, list[FileVersion]] = {}
+        for version in self._store.list(f"{self._spec.database}/schema/") if last else ():
+            place = self.place(version.key)  # the table may be written in any case
+            if place and place.action == "schema" and place.table in last:
+                found.setdefault(place.table, []).append(version)
+        needed = [each for table, some in found.items() for each in self._needed(table, some, last[table])]
+        if not needed or not self._store.has_versions():
+            return needed
         # A listing does not say which version an object is; without it the file would have a second identity.
-        looked = side_by_side(lambda version: self._store.look(version.key), found)
-        return [version for version in looked if version is not None]
+        return [version for version in side_by_side(self._looked_up, needed) if version is not None]
+
+    def _needed(self, table: str, schemas: Sequence[FileVersion], last: datetime) -> list[FileVersion]:
+        """Those of a table's waiting schema files that have to be taken before files of which the last landed then."""
+        first = min(version.landed_at for version in schemas)
+        if first > last and self._is_new(table):
+            last = first
+        return [version for version in schemas if version.landed_at <= last]
+
+    def _looked_up(self, version: FileVersion) -> FileVersion | None:
+        try:
+            return self._store.look(version.key)
+        except PermanentError as error:  # whoever claims it tells of it; the others are taken all the same
+            self._say(f"{version.url} cannot be looked at: {error}")
+            return None
 
     def _schema_folder(self, table: str) -> str:
         return f"{self._spec.database}/schema/{table}/"
 
-    def work(self, works: Sequence[Work], kept: Keeper) -> Iterator[tuple[Work, Result]]:
+    def work(self, works: Sequence[Work], kept: Keeper) -> Iterator[tuple[Work, Result | Waits]]:
         """Take schema files, stage data files, load them table by table."""
         staged: dict[str, list[tuple[Work, Staged]]] = {}
         with open_engine() as engine:
-            for work, done in self._checked(self._ordered(works), kept, engine):
-                if isinstance(done, Result):
-                    yield work, done
-                else:
+            for work, done in self._checked(works, kept, engine):
+                if isinstance(done, Staged):
                     staged.setdefault(work.place.table, []).append((work, done))
+                else:
+                    yield work, done
+        away: Waits | None = None
         for table, files in staged.items():
-            yield from self._load(table, files)
-
-    def _ordered(self, works: Sequence[Work]) -> list[Work]:
-        """Files in the order in which they landed; of one moment schema files first, and a table's first one always."""
-        schemas = {_parts(work)[2].lower() for work in works if work.place.action == "schema"}
-        first = {table for table in schemas if self._store.look(self._schema_key(table)) is None}
-
-        def place(work: Work) -> tuple[bool, datetime, bool, str]:
-            is_schema = work.place.action == "schema"
-            is_first = is_schema and _parts(work)[2].lower() in first
-            return not is_first, work.version.landed_at, not is_schema, work.version.file_id
-
-        return sorted(works, key=place)
+            if away is not None:
+                yield from ((work, away) for work, _ in files)
+                continue
+            waits = None
+            for work, done in self._load(table, files):
+                yield work, done
+                waits = done if isinstance(done, Waits) else waits
+            away = waits if waits and self._warehouse().is_away() else None
 
     # --- checking ----------------------------------------------------------------------------------------------------
 
     def _checked(
         self, works: Sequence[Work], kept: Keeper, engine: duckdb.DuckDBPyConnection
-    ) -> Iterator[tuple[Work, Result | Staged]]:
-        """Each file after its check; between two schema files several at once."""
-        for is_schema, some in groupby(works, key=lambda work: work.place.action == "schema"):
+    ) -> Iterator[tuple[Work, Result | Waits | Staged]]:
+        """Each file after its check, in the order in which they landed, of one moment schema files first.
+
+        A table's first schema comes before all of its files. Between two schema files several are checked at once. What
+        follows a schema file that waits has to wait, too.
+        """
+        held: dict[str, Waits] = {}
+        taken: set[str] = set()
+
+        def take(work: Work) -> Result | Waits:
+            taken.add(work.version.file_id)
+            if work.place.table in held:
+                return held[work.place.table]
+            done: Result | Waits = refusals(work, self._store, partial(self._take_schema, work, kept))
+            if isinstance(done, Waits):
+                held[work.place.table] = done = replace(done, with_table=True)
+            return done
+
+        ordered = sorted(works, key=_moment)
+        schemas = [work for work in ordered if work.place.action == "schema"]
+        lacking = {table for table in {work.place.table for work in schemas} if self._is_new(table)}
+        for work in schemas:
+            if work.place.table in lacking:
+                done = take(work)
+                yield work, done
+                if isinstance(done, Waits) or done.status == "completed":
+                    lacking.discard(work.place.table)
+        rest = [work for work in ordered if work.version.file_id not in taken]
+        for is_schema, some in groupby(rest, key=lambda work: work.place.action == "schema"):
             if is_schema:
-                for work in some:
-                    yield work, refusals(work, self._store, partial(self._take_schema, work, kept))
+                yield from ((work, take(work)) for work in some)
             else:
-                yield from self._check_all(list(some), kept, engine)
+                together = list(some)
+                yield from ((work, held[work.place.table]) for work in together if work.place.table in held)
+                yield from self._check_all([w for w in together if w.place.table not in held], kept, engine)
+
+    def _is_new(self, table: str) -> bool:
+        return self._store.look(self._schema_key(table.partition(".")[2])) is None
 
     def _check_all(
         self, works: Sequence[Work], kept: Keeper, engine: duckdb.DuckDBPyConnection
-    ) -> Iterator[tuple[Work, Result | Staged]]:
+    ) -> Iterator[tuple[Work, Result | Waits | Staged]]:
         known = cache(self.known_schema)
 
-        def check(work: Work) -> Result | Staged:
+        def check(work: Work) -> Result | Waits | Staged:
             return refusals(work, self._store, partial(self._check, work, kept, engine, known))
 
         yield from zip(works, side_by_side(check, works), strict=True)
@@ -221,7 +274,9 @@ class DropZone:
             return None
         try:
             data = json.loads(found[0])
-            return Agreed(TableSchema.model_validate(data["schema"]), moment_of(data["landed_at"]), found[1])
+            schema, landed_at = TableSchema.model_validate(data["schema"]), moment_of(data["landed_at"])
+            ids = data["file_ids"] if "file_ids" in data else [data["file_id"]]
+            return Agreed(schema, landed_at, tuple(ids), found[1])
         except (ValueError, KeyError, TypeError) as error:
             raise PermanentError(
                 f"{self._store.url(self._schema_key(table))} is no schema that rds_lake wrote: {error!r}.",
@@ -241,8 +296,12 @@ class DropZone:
             wanted = read_schema(content.read(), work.version.name)
         while True:
             held = self.agreed(table)
+            if held and work.version.file_id in held.file_ids:  # an earlier attempt went as far as that
+                schema = held.schema
+                break
             schema = self._next_schema(table, held, wanted, work)
-            data = {"landed_at": stamp(work.version.landed_at), "file_id": work.version.file_id}
+            ids = [*(held.file_ids if held else ()), work.version.file_id][-SCHEMA_FILES:]
+            data = {"landed_at": stamp(work.version.landed_at), "file_ids": ids}
             text = json.dumps({**data, "schema": schema.model_dump()}, indent=1).encode()
             self._prepare(table, schema)
             try:
@@ -272,7 +331,7 @@ class DropZone:
 
     def _prepare(self, table: str, schema: TableSchema) -> None:
         with self._warehouse().connect() as session:
-            prepare(session, self.target(table, schema))
+            prepare(session, self.target(table, schema), adopt=table in self._spec.tables)
 
     def target(self, table: str, schema: TableSchema) -> FileTarget:
         """The statements for a table."""
@@ -281,7 +340,7 @@ class DropZone:
 
     # --- loading -----------------------------------------------------------------------------------------------------
 
-    def _load(self, table: str, files: Sequence[tuple[Work, Staged]]) -> Iterator[tuple[Work, Result]]:
+    def _load(self, table: str, files: Sequence[tuple[Work, Staged]]) -> Iterator[tuple[Work, Result | Waits]]:
         """Load the staged files of a table together; if they cannot be, one after the other, so that good ones are."""
         works = [work for work, _ in files]
         staged = [done for _, done in files]
@@ -289,6 +348,9 @@ class DropZone:
             loaded = self._load_together(table, staged)
         except ConfigError:
             raise
+        except TransientError as error:
+            yield from ((work, Waits(error, with_table=True)) for work in works)
+            return
         except PermanentError as error:
             if len(files) == 1:
                 one = staged[0]
@@ -321,6 +383,8 @@ class DropZone:
                 f"{done.name} landed before a file that has replaced the whole table.", "Drop it again if it is meant."
             )
             return Result.refused(error, **facts, details=details)
+        if loaded.revived and done.action == "truncate":
+            details = {**details, "came in after it": list(loaded.revived)}
         if loaded.again:
             details = {**details, "loaded again after it": list(loaded.again)}
         return Result("completed", rows_loaded=loaded.rows[done.file_id], error=done.story, details=details, **facts)
@@ -333,6 +397,10 @@ def _check_allowed(schema: TableSchema, work: Work) -> None:
             f"{work.place.table} does not allow {work.place.action}; its schema allows {allowed}.",
             "Drop it under another action, or allow it in the schema file.",
         )
+
+
+def _moment(work: Work) -> tuple[datetime, bool, str]:
+    return work.version.landed_at, work.place.action != "schema", work.version.file_id
 
 
 def _parts(work: Work) -> list[str]:

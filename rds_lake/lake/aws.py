@@ -28,6 +28,9 @@ _CODE = re.compile(r"(?:<Code>|\(code: )(\w+)")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
 _REQUEST = re.compile(r"performing ([A-Z]+ \S+)")
 _CAUSE = re.compile(r"(InvalidCertificate\(\w+\)?|dns error|ConnectionRefused|ConnectionReset|TimedOut)")
+_SIGNED = re.compile(r"\s*(?:The Canonical String|The String-to-Sign|CanonicalString|StringToSign)")
+"""What a service repeats of a request whose signature is wrong begins so: its headers, the session's token in them."""
+
 _UNSENT = "error sending request"
 _REDIRECTED = "Received redirect without LOCATION"
 _LOGIN = re.compile(r"\bSSO\b|UnauthorizedSSOToken|Token has expired", re.IGNORECASE)
@@ -81,6 +84,7 @@ def refused(what: str, code: str, status: int, said: str) -> RdsLakeError:
         status: the status of the HTTP answer.
         said: AWS's own words.
     """
+    said = _SIGNED.split(said)[0].rstrip()
     problem = f"AWS refused {what}: {said}."
     if code == "NoSuchBucket":
         return ConfigError(f"The bucket of {what} does not exist.", "Create it, or correct RDS_LAKE_BUCKET.")

@@ -1,15 +1,18 @@
 """The resource of dropped files, configured by environment variables that are read when they are needed."""
 
+import os
+
 import dagster as dg
 
 from rds_lake.audit_log.log import AuditLog
 from rds_lake.errors import ConfigError
 from rds_lake.files.events import EventQueue
 from rds_lake.files.feed import FileFeed
-from rds_lake.files.machine import Receiver, Say
+from rds_lake.files.machine import Receiver
 from rds_lake.files.spec import DropZoneSpec, FileFeedSpec
 from rds_lake.files.store import FileStore
 from rds_lake.files.upsert import RDS
+from rds_lake.files.work import Say
 from rds_lake.files.zone import DropZone
 from rds_lake.resources.services import AuditResource, WarehouseResource, aws_client
 from rds_lake.settings import parse_database_url, required
@@ -26,8 +29,19 @@ class FilesResource(dg.ConfigurableResource[None]):
     """What dropped files need: their bucket, the queues of events, the audit log, PostgreSQL on RDS."""
 
     def store(self, bucket: str | None) -> FileStore:
-        """The bucket that files are dropped into: the one that the YAML names, or that of `RDS_LAKE_DROP_BUCKET`."""
-        return FileStore(aws_client("s3"), bucket or required("RDS_LAKE_DROP_BUCKET"))
+        """The bucket that files are dropped into: the one that the YAML names, or that of `RDS_LAKE_DROP_BUCKET`.
+
+        Raises:
+            ConfigError: the variable is missing, or it is the lake's bucket, whose own objects would be taken.
+        """
+        name = bucket or required("RDS_LAKE_DROP_BUCKET")
+        if name == os.environ.get("RDS_LAKE_BUCKET"):
+            raise ConfigError(
+                f"Files cannot be dropped into the bucket {name}, which is that of the lake (RDS_LAKE_BUCKET): the "
+                "lake's own objects would be taken.",
+                "Correct RDS_LAKE_DROP_BUCKET, or the bucket in the YAML.",
+            )
+        return FileStore(aws_client("s3"), name)
 
     def queue(self, name: str) -> EventQueue:
         """A queue of events."""

@@ -24,14 +24,24 @@ _PASSING_CLASSES = {"08", "40", "53", "57"}  # connection, rollback by conflict,
 # Redshift's own numbers: serializable isolation violation; table made after the snapshot.
 _PASSING = re.compile(r"\b(?:error|code):?\s*(?:1023|1018)\b", re.IGNORECASE)
 
+_LOST = (psycopg2.OperationalError, psycopg2.InterfaceError)
+"""What the driver raises without a code when the connection is away; or `DatabaseError` itself."""
+
 _COLLISIONS = {
-    errorcodes.UNIQUE_VIOLATION,
     errorcodes.DUPLICATE_TABLE,
     errorcodes.DUPLICATE_SCHEMA,
     errorcodes.DUPLICATE_OBJECT,
     errorcodes.DUPLICATE_COLUMN,
 }
-"""Of two sessions that create the same thing at once, `IF NOT EXISTS` or not, one may get these."""
+"""Of two sessions that create the same thing at once, `IF NOT EXISTS` or not, one may get these.
+
+Or a unique violation of PostgreSQL's own catalog; one of any other table is about its rows.
+"""
+
+_DATA_CLASS = "22"
+"""Errors over a value, which they tell."""
+
+_VALUES = re.compile(r"""".*"|'.*'|(?:0x[0-9a-f]{2} ?)+""", re.DOTALL)
 
 
 class CollisionError(TransientError):
@@ -55,22 +65,42 @@ WAREHOUSE = Whose("warehouse", "RDS_LAKE_WAREHOUSE_URL")
 
 
 def translate(error: psycopg2.Error, address: str, whose: Whose = WAREHOUSE) -> RdsLakeError:
-    """The driver's error as ours, with a remedy; the address holds no password."""
-    text = " ".join(str(error).split())
-    problem = f"The {whose.title} at {address} says: {text}."
-    code = error.pgcode or ""
+    """The driver's error as ours, with a remedy; the address holds no password, the message no value of a row."""
+    text, code = " ".join(str(error).split()), error.pgcode or ""
+    problem = f"The {whose.title} at {address} says: {_said(error).rstrip('.')}."
     if code.startswith("28") or "password authentication failed" in text:
         return ConfigError(problem, f"Check the user and the password in {whose.variable}.")
     # While connecting the driver gives no code.
     if code == errorcodes.INVALID_CATALOG_NAME or re.search(r'FATAL: database ".*" does not exist', text):
         return ConfigError(problem, f"Correct the database in {whose.variable}.")
-    if code in _COLLISIONS:
+    if code in _COLLISIONS or (code == errorcodes.UNIQUE_VIOLATION and _is_of_catalog(error)):
         return CollisionError(problem, "Another session made the same at the same moment: try again.")
-    if code[:2] in _PASSING_CLASSES or (not code and isinstance(error, psycopg2.OperationalError)):
+    is_lost = not code and (isinstance(error, _LOST) or type(error) is psycopg2.DatabaseError)
+    if code[:2] in _PASSING_CLASSES or is_lost:
         return TransientError(problem, f"Is the {whose.title} up and reachable? 'rds-lake status' shows the local one.")
     if _PASSING.search(text):
         return TransientError(problem, "Another transaction was in the way: try again.")
     return PermanentError(problem, "Nothing was changed: the transaction was rolled back.")
+
+
+def _said(error: psycopg2.Error) -> str:
+    """What a server says, without DETAIL, HINT and CONTEXT, which hold values of rows; all when no server says it."""
+    known = error.diag
+    if not known.message_primary:
+        return " ".join(str(error).split())
+    primary = known.message_primary
+    if (error.pgcode or "").startswith(_DATA_CLASS) or "Value '" in primary:  # Redshift has other codes
+        primary = _VALUES.sub("(a value)", primary)
+    told = " ".join(primary.strip().splitlines()[:1]).rstrip(".")
+    places = {"column": known.column_name, "constraint": known.constraint_name}
+    more = [f"{what} {name}" for what, name in places.items() if name and name not in told]
+    return f"{told} ({', '.join(more)})" if more else told
+
+
+def _is_of_catalog(error: psycopg2.Error) -> bool:
+    """Whether a unique violation is of the catalog: two sessions made the same thing."""
+    known = error.diag
+    return known.schema_name == "pg_catalog" or (known.constraint_name or "").startswith("pg_")
 
 
 class Session:
@@ -94,7 +124,8 @@ class Session:
                 cursor.execute(text, parameters)  # never None: a doubled percent sign stands for one in any statement
                 return cursor.fetchall() if cursor.description else []
         except psycopg2.Error as error:
-            raise translate(error, self._address, self._whose) from error
+            ours = self._translated(error)
+        raise ours  # behind the handler, or it would bring the driver's text, with values, into logs
 
     def copy_in(self, text: str, content: IO[bytes]) -> None:
         """Run PostgreSQL's `COPY ... FROM STDIN` with some content; Redshift has none."""
@@ -102,8 +133,13 @@ class Session:
         try:
             with self._raw.cursor() as cursor:
                 cursor.copy_expert(text, content)
+                return
         except psycopg2.Error as error:
-            raise translate(error, self._address, self._whose) from error
+            ours = self._translated(error)
+        raise ours
+
+    def _translated(self, error: psycopg2.Error) -> RdsLakeError:
+        return translate(error, self._address, self._whose)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -158,6 +194,15 @@ class Database:
             yield Session(raw, self.url.address, self._whose)
         finally:
             raw.close()
+
+    def is_away(self) -> bool:
+        """Whether it cannot be reached, so that nothing at all can be done with it now."""
+        try:
+            with self.connect() as session:
+                session.execute("SELECT 1")
+        except TransientError:
+            return True
+        return False
 
 
 class Warehouse(Database):

@@ -10,7 +10,7 @@ the load's own, and each of the two leaves a table that is right for older and n
 to is locked for a moment, not for the time of a COPY. What another session did meanwhile is seen by looking again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,6 +44,13 @@ class Named(Protocol):
     @property
     def name(self) -> str:
         """Its name with its schema, quoted."""
+
+
+class Lockable(Named, Protocol):
+    """A table of the warehouse that loads lock."""
+
+    def lock(self) -> str:
+        """The statement that waits for other loads of it."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +107,30 @@ def compare(target: Target, held: Sequence[Held], batches: Iterable[Sequence[Col
             before = wanted.get(name, present[name].kind if name in present else kind)
             if before is not None:
                 wanted[name] = _joined(target, name, before, kind)
-    _refuse_required(target, [column for column in held if column.required and column.name not in wanted])
-    changed = [(name, kind) for name, kind in wanted.items() if name in present and present[name].kind != kind]
-    enlarge = tuple((name, kind) for name, kind in changed if _is_longer_text(present[name].kind, kind))
-    exchange = tuple(item for item in changed if item not in enlarge)
-    _refuse_layout(target, [name for name, _ in exchange])
-    return Migration(tuple((name, kind) for name, kind in wanted.items() if name not in present), enlarge, exchange)
+    _refuse_required(target, required_beside(held, wanted))
+    migration = lacking(held, wanted)
+    _refuse_layout(target, [name for name, _ in migration.exchange])
+    return migration
+
+
+def lacking(held: Sequence[Held], wanted: Mapping[str, str]) -> Migration:
+    """What a table lacks so that its columns have some types.
+
+    Args:
+        held: the columns that it has.
+        wanted: names and types; of a column that is there a type that holds all of its values. Columns of a type that
+            is not known are left out of it, or left as they are.
+    """
+    kinds = {column.name: column.kind for column in held}
+    add = tuple((name, kind) for name, kind in wanted.items() if name not in kinds)
+    changed = [(name, kind) for name, kind in wanted.items() if kinds.get(name) not in {None, kind}]
+    enlarge = tuple((name, kind) for name, kind in changed if _is_longer_text(kinds[name], kind))
+    return Migration(add, enlarge, tuple(item for item in changed if item not in enlarge))
+
+
+def required_beside(held: Sequence[Held], brought: Collection[str]) -> list[Held]:
+    """The columns of a table that need a value which nobody brings."""
+    return [column for column in held if column.required and column.name not in brought]
 
 
 def _joined(target: Target, name: str, held: str, staged: str) -> str:
@@ -211,27 +236,59 @@ def prepare_target(
         return ()
     if migration.add:
         _check_ours(session, target, held, migration, staged)
-    for text in statements_alone(target, migration):
-        _tolerantly(session, text)
-    if not compare(target, read_held(session, target), kinds).nothing:
-        with session.transaction():
-            session.execute(target.lock())
-            held = read_held(session, target)
-            left = compare(target, held, kinds)
-            for text in statements_together(target, left, [column.name for column in held]):
-                session.execute(text)
+    carry_out(
+        session, target, migration, lambda: read_held(session, target), lambda found: compare(target, found, kinds)
+    )
     return (
         *(f"added {name} {kind}" for name, kind in migration.add),
         *(f"enlarged {name} to {kind}" for name, kind in (*migration.enlarge, *migration.exchange)),
     )
 
 
+def carry_out(
+    session: Session,
+    target: Lockable,
+    migration: Migration,
+    look: Callable[[], Sequence[Held]],
+    judge: Callable[[Sequence[Held]], Migration],
+) -> None:
+    """Do to a table what it lacks, by the least that will do; others may be doing the same.
+
+    Args:
+        session: a session outside a transaction.
+        target: the table.
+        migration: what it lacked when it was looked at.
+        look: the columns that it has now.
+        judge: what a table with such columns lacks.
+    """
+    for text in statements_alone(target, migration):
+        _tolerantly(session, text)
+    if judge(look()).nothing:
+        return
+    with session.transaction():
+        session.execute(target.lock())
+        held = look()
+        for text in statements_together(target, judge(held), [column.name for column in held]):
+            session.execute(text)
+
+
 def read_held(session: Session, target: Target) -> list[Held]:
-    """The columns that a table of the warehouse has, in their order."""
-    rows = session.execute(present_columns(), (target.schema, target.spec.warehouse_name.lower()))
+    """The columns that the warehouse table of a pipeline has, in their order."""
+    return read_columns(session, target.schema, target.spec.warehouse_name.lower(), kind_of)
+
+
+def read_columns(session: Session, schema: str, table: str, named: Callable[..., str | None]) -> list[Held]:
+    """The columns that a table of the warehouse has, in their order.
+
+    Args:
+        session: a session.
+        schema: the table's schema.
+        table: its name.
+        named: which types are known: `kind_of`, or `any_kind_of`.
+    """
     return [
-        Held(name, kind_of(kind, length, digits, scale), nullable == "NO" and default is None)
-        for name, kind, length, digits, scale, nullable, default in rows
+        Held(name, named(kind, length, digits, scale), nullable == "NO" and default is None)
+        for name, kind, length, digits, scale, nullable, default in session.execute(present_columns(), (schema, table))
     ]
 
 
@@ -242,6 +299,13 @@ def kind_of(kind: str, length: int | None, digits: int | None, scale: int | None
     if kind in _SIZED and length is not None:
         return f"{_SIZED[kind]}({length})"
     return _PLAIN.get(kind)
+
+
+def any_kind_of(kind: str, length: int | None, digits: int | None, scale: int | None) -> str | None:
+    """As `kind_of`, and what no pipeline writes: a moment with its zone, and CHAR, which drops trailing blanks."""
+    if kind == "timestamp with time zone":
+        return "TIMESTAMPTZ"
+    return f"CHAR({length})" if kind == "character" else kind_of(kind, length, digits, scale)
 
 
 def _tolerantly(session: Session, text: str) -> None:

@@ -1,5 +1,6 @@
 """The audit log on a real DynamoDB: who claims wins alone, who has lost changes nothing, and every record is found."""
 
+import json
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from rooms import Rooms
 
 from rds_lake.audit_log.log import AuditLog, LostClaimError
 from rds_lake.audit_log.record import ERROR_CHARACTERS, STATUSES, Record, Status, from_item, key_item, stamp, to_item
-from rds_lake.errors import ConfigError, TransientError
+from rds_lake.errors import ConfigError, PermanentError, TransientError
 
 pytestmark = pytest.mark.stack
 
@@ -50,7 +51,7 @@ def log(rooms: Rooms) -> AuditLog:
 
 def short(log: AuditLog, seconds: float = 0.2) -> AuditLog:
     """The same log for workers whose leases end soon."""
-    return AuditLog(log._client, log.name, timedelta(seconds=seconds))
+    return AuditLog(log._table.client, log.name, timedelta(seconds=seconds))
 
 
 def claimed(log: AuditLog, record: Record | None = None) -> Record:
@@ -68,7 +69,7 @@ def held(log: AuditLog, record: Record) -> Record:
 def is_open(log: AuditLog, record: Record) -> bool:
     """Whether a plain look finds the item of open files."""
     key = key_item(f"#OPEN#{record.receiver}", record.file_id)
-    return "Item" in log._client.get_item(TableName=log.name, Key=key, ConsistentRead=True)
+    return "Item" in log._table.client.get_item(TableName=log.name, Key=key, ConsistentRead=True)
 
 
 def race(count: int, work: Callable[[], Record | None]) -> list[Record]:
@@ -253,7 +254,7 @@ def many(log: AuditLog) -> list[Record]:
     ]
     puts = [{"PutRequest": {"Item": to_item(record)}} for record in made]
     for start in range(0, len(puts), 25):
-        answer = log._client.batch_write_item(RequestItems={log.name: puts[start : start + 25]})
+        answer = log._table.client.batch_write_item(RequestItems={log.name: puts[start : start + 25]})
         assert not answer["UnprocessedItems"]
     return made[::-1]
 
@@ -369,8 +370,11 @@ def test_a_missing_audit_table_is_named_with_the_command_that_makes_it(rooms: Ro
         QUESTIONS[name](nowhere)
 
 
-def refusing(rooms: Rooms, log: AuditLog, operation: str, *codes: str) -> AuditLog:
-    """The same log over a client whose first requests are refused with these codes, as AWS refuses them."""
+def refusing(rooms: Rooms, log: AuditLog, operation: str, *codes: str, pauses: list[float] | None = None) -> AuditLog:
+    """The same log over a client whose first requests are refused with these codes, as AWS refuses them.
+
+    A code after a colon is the reason of a cancelled transaction: `TransactionCanceledException:ThrottlingError`.
+    """
     access = {"aws_access_key_id": "AWS_ACCESS_KEY_ID", "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY"}
     client = boto3.client(
         "dynamodb",
@@ -384,14 +388,15 @@ def refusing(rooms: Rooms, log: AuditLog, operation: str, *codes: str) -> AuditL
     def refuse(request: Any, **_: Any) -> AWSResponse | None:
         if not left:
             return None
-        code = left.pop(0)
-        told = f'{{"__type": "com.amazonaws.dynamodb.v20120810#{code}", "message": "no"'
-        if code == "TransactionCanceledException":
-            told += ', "CancellationReasons": [{"Code": "None"}, {"Code": "TransactionConflict", "Message": "later"}]'
-        return _Answer(request.url, 400, {"content-type": "application/x-amz-json-1.0"}, f"{told}}}".encode())
+        code, _, reason = left.pop(0).partition(":")
+        told: dict[str, Any] = {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "no"}
+        if reason:
+            told["CancellationReasons"] = [{"Code": "None"}, {"Code": reason, "Message": "later"}]
+        headers = {"content-type": "application/x-amz-json-1.0"}
+        return _Answer(request.url, 400, headers, json.dumps(told).encode())
 
     client.meta.events.register(f"before-send.dynamodb.{operation}", refuse)
-    return AuditLog(client, log.name)
+    return AuditLog(client, log.name, sleep=(pauses if pauses is not None else []).append)
 
 
 class _Answer(AWSResponse):
@@ -402,27 +407,115 @@ class _Answer(AWSResponse):
         self._content = content
 
 
-def test_a_claim_that_meets_another_one_at_the_same_moment_is_tried_again(rooms: Rooms, log: AuditLog) -> None:
-    busy = refusing(rooms, log, "TransactWriteItems", *["TransactionCanceledException"] * 3)
-    assert held(log, claimed(busy)).status == "processing"
-    busy = refusing(rooms, log, "TransactWriteItems", *["TransactionCanceledException"] * 9)
-    with pytest.raises(TransientError, match="changes all the time"):
-        busy.claim(a_file())
+PASSING = ("TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded", "ItemCollectionSizeLimitExceeded")
+
+TOGETHER: dict[str, Callable[[AuditLog, Record], object]] = {
+    "claim": lambda log, _: log.claim(a_file()),
+    "finish": lambda log, record: log.finish(record, "completed"),
+    "write": lambda log, record: log.write(replace(record, status="completed")),
+}
 
 
-def test_an_end_that_meets_the_heartbeat_is_not_taken_for_a_lost_claim(rooms: Rooms, log: AuditLog) -> None:
+def cancelled(reason: str, times: int) -> list[str]:
+    return [f"TransactionCanceledException:{reason}"] * times
+
+
+@pytest.mark.parametrize("reason", PASSING)
+@pytest.mark.parametrize("name", TOGETHER)
+def test_what_meets_others_or_finds_no_room_at_that_moment_is_tried_again(
+    rooms: Rooms, log: AuditLog, name: str, reason: str
+) -> None:
     mine = log.begin(claimed(log), "run-1")
-    busy = refusing(rooms, log, "TransactWriteItems", *["TransactionCanceledException"] * 2)
-    ended = busy.finish(mine, "completed")
-    assert held(log, mine) == ended
-    assert not is_open(log, mine)
-    busy = refusing(rooms, log, "TransactWriteItems", *["TransactionCanceledException"] * 9)
-    with pytest.raises(TransientError, match="changes all the time"):
-        busy.finish(claimed(log), "completed")
+    pauses: list[float] = []
+    done = TOGETHER[name](refusing(rooms, log, "TransactWriteItems", *cancelled(reason, 4), pauses=pauses), mine)
+    assert len(pauses) == 4
+    if name == "claim":
+        assert isinstance(done, Record)
+        assert held(log, done) == done
+    else:
+        assert held(log, mine).status == "completed"
+    assert is_open(log, mine) == (name != "finish")
+
+
+@pytest.mark.parametrize("reason", PASSING)
+@pytest.mark.parametrize("name", TOGETHER)
+def test_what_finds_no_room_again_and_again_is_left_for_later(
+    rooms: Rooms, log: AuditLog, name: str, reason: str
+) -> None:
+    mine = log.begin(claimed(log), "run-1")
+    pauses: list[float] = []
+    busy = refusing(rooms, log, "TransactWriteItems", *cancelled(reason, 9), pauses=pauses)
+    with pytest.raises(
+        TransientError, match=r"a\.csv could not be written: .* changes all the time, or has no room"
+    ) as e:
+        TOGETHER[name](busy, mine)
+    assert not isinstance(e.value, LostClaimError)
+    assert held(log, mine) == mine
+    assert len(pauses) == 4
+    assert all(0.5 * 0.05 * 2**n <= seconds <= 1.5 * 0.05 * 2**n for n, seconds in enumerate(pauses))
+
+
+def test_no_two_wait_for_the_same_time(rooms: Rooms, log: AuditLog) -> None:
+    waited = set()
+    for _ in range(5):
+        pauses: list[float] = []
+        refusing(rooms, log, "TransactWriteItems", *cancelled("TransactionConflict", 1), pauses=pauses).claim(a_file())
+        waited.add(pauses[0])
+    assert len(waited) == 5
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_a_transaction_that_is_wrong_is_not_tried_again(rooms: Rooms, log: AuditLog, name: str) -> None:
+    mine = log.begin(claimed(log), "run-1")
+    pauses: list[float] = []
+    busy = refusing(rooms, log, "TransactWriteItems", *cancelled("ValidationError", 1), pauses=pauses)
+    with pytest.raises(PermanentError, match="TransactionCanceledException"):
+        TOGETHER[name](busy, mine)
+    assert pauses == []
+
+
+def test_an_end_whose_condition_does_not_hold_is_lost_at_once(rooms: Rooms, log: AuditLog) -> None:
+    mine = log.begin(claimed(log), "run-1")
+    pauses: list[float] = []
+    busy = refusing(rooms, log, "TransactWriteItems", *cancelled("ConditionalCheckFailed", 1), pauses=pauses)
+    with pytest.raises(LostClaimError):
+        busy.finish(mine, "completed")
+    assert pauses == []
+
+
+def test_those_who_claim_files_of_one_table_share_no_item(rooms: Rooms, log: AuditLog) -> None:
+    asked: list[tuple[str, str]] = []
+    watched = refusing(rooms, log, "none")
+    watched._table.client.meta.events.register(
+        "before-call.dynamodb",
+        lambda model, params, **_: asked.append((model.name, params["body"].decode())),
+    )
+    for _ in range(3):
+        claimed(watched, a_file("sales.shared"))
+    watched.write(replace(a_file("sales.shared"), status="completed"))
+    names = [(name, "#TABLES" in body) for name, body in asked]
+    assert names == [("PutItem", True), *[("TransactWriteItems", False)] * 4]
+    assert "sales.shared" in log.tables()
+
+
+def test_a_table_is_among_those_with_records_before_its_first_one_is(rooms: Rooms, log: AuditLog) -> None:
+    busy = refusing(rooms, log, "TransactWriteItems", *cancelled("TransactionConflict", 9))
+    with pytest.raises(TransientError):
+        busy.claim(a_file("sales.crashed"))
+    assert log.knows("sales.crashed")
+    assert log.records("sales.crashed").records == ()
+    assert claimed(log, a_file("sales.crashed"))
 
 
 @pytest.mark.parametrize(
-    "code", ["ProvisionedThroughputExceededException", "RequestLimitExceeded", "TransactionConflictException"]
+    "code",
+    [
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "ThrottlingException",
+        "TransactionConflictException",
+        "TransactionInProgressException",
+    ],
 )
 def test_a_table_that_is_asked_too_much_is_worth_another_try(rooms: Rooms, log: AuditLog, code: str) -> None:
     mine = claimed(log)

@@ -253,9 +253,9 @@ def test_columns_that_may_be_empty_may_be_missing_and_come_in_any_order(rooms):
             "a.csv",
             HEADER + ",more\n",
             (
-                "a.csv names the column 'more', which the table does not have (it has "
-                f"{', '.join(NAMES)}). Correct the header, or drop a schema file that adds the column. "
-                "If it is a row: say 'header: absent'."
+                "The first row of a.csv looks like a header, but has a name for its 12th column that the table "
+                f"does not know (it has {', '.join(NAMES)}). Correct the header, or drop a schema file that adds "
+                "the column. If it is a row: say 'header: absent'."
             ),
         ),
         (
@@ -293,7 +293,9 @@ def test_a_row_gives_way_to_one_of_a_later_file_and_never_to_one_of_an_older(roo
             "1.csv", export(*(row(number, description="first", customerid="") for number in (1, 2, 3))), day(1)
         )
     )
-    assert (late.status, late.rows_loaded) == ("completed", 3)
+    assert (late.status, late.rows_read, late.rows_loaded, late.rows_discarded) == ("completed", 3, 1, 0)
+    assert late.error == "Replaced: customerid was missing (3). 2 rows are older than those in the table"
+    assert [entry["rows_loaded"] for entry in drops.ledger()] == [1, 2, 1]
     assert drops.rows("", "transactionid, description, _raw, _landed_at") == [
         ("T00001", "second", None, day(2)),
         ("T00002", "third", {"transactiondate": "x"}, day(3)),

@@ -158,6 +158,50 @@ def test_a_header_that_is_wrong_is_refused(content, told, header):
     assert told in refusal(CUSTOMERS, content, header=header)
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        "telephone,town,name",  # one of three
+        "name,telephone,town",
+        "x,city,x",
+        "Name ,,",
+        "1,name,2026",
+    ],
+)
+def test_a_first_row_of_which_a_part_names_columns_is_neither_loaded_nor_dropped(first):
+    people = schema("name text", "city text", "phone text")
+    said = refusal(people, f"{first}\nAda,London,1\n")
+    assert said.startswith("The first row of a.csv looks like a header, but names the column '")
+    assert said.endswith("If it is a row: say 'header: absent'.")
+    rows = check(people, f"{first}\nAda,London,1\n", header="absent")
+    assert [row["_line"] for row in rows.valid] == [1, 2]
+
+
+def test_a_first_row_without_a_name_of_a_column_is_a_row():
+    people = schema("name text", "city text", "phone text")
+    assert [row["name"] for row in check(people, "Ada,London,1\nBob,Paris,2\n").valid] == ["Ada", "Bob"]
+    assert [row["name"] for row in check(people, "nom,ville,numero\n").valid] == ["nom"]
+
+
+@pytest.mark.parametrize("header", ["auto", "present"])
+@pytest.mark.parametrize("place", [0, 1, 2, 10, 11, 21])
+def test_a_header_that_may_be_somebodys_data_is_refused_without_its_text(place, header):
+    names = [f"c{number}" for number in range(22)]
+    given = [*names[:place], "Ada Lovelace", *names[place + 1 :]]
+    plain = schema(*(f"{name} text" for name in names))
+    assert "'ada lovelace'" in refusal(plain, ",".join(given), header=header)
+    secret = schema(*(f"{name} text" for name in names), c5={"personal": True})
+    said = refusal(secret, ",".join(given), header=header)
+    assert "lovelace" not in said.lower()
+    ordinal = {0: "1st", 1: "2nd", 2: "3rd", 10: "11th", 11: "12th", 21: "22nd"}[place]
+    assert f"has a name for its {ordinal} column that the table does not know (it has c0, c1" in said
+
+
+def test_a_header_of_parquet_is_shown_as_it_holds_no_data():
+    secret = schema("id integer", id={"personal": True})
+    assert "names the column 'nom'" in refusal(secret, parquet({"nom": ["Ada"]}), "a.parquet")
+
+
 def test_a_header_that_must_be_there_is_refused_when_it_is_not():
     assert "names the column '1', which the table does not have" in refusal(CUSTOMERS, "1,Ada,\n", header="present")
     assert "'delimiter' has to say" in refusal(CUSTOMERS, "id;name;born\n1;Ada;\n", header="present")

@@ -581,19 +581,66 @@ def test_setting_up_keeps_what_the_bucket_tells_others(rooms: Rooms) -> None:
     assert "EventBridgeConfiguration" in told
 
 
-def test_a_queue_that_is_there_with_other_settings_is_taken_and_corrected(rooms: Rooms) -> None:
+def statements(queue: Queue) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(queue.attributes()["Policy"])["Statement"]
+    return found
+
+
+def test_a_queue_that_is_made_keeps_messages_as_long_as_it_can_and_takes_them_of_its_rule_only(chain: Chain) -> None:
+    for queue in (chain.queue, chain.dead):
+        assert queue.attributes()["MessageRetentionPeriod"] == str(14 * 86_400)
+        [granted] = statements(queue)
+        assert granted["Sid"] == "rds_lake"
+        assert granted["Condition"]["ArnEquals"]["aws:SourceArn"].endswith(f"/{chain.wanted.rule}")
+    assert json.loads(chain.queue.attributes()["RedrivePolicy"])["maxReceiveCount"] in {RECEIVES, str(RECEIVES)}
+
+
+@pytest.mark.parametrize("form", ["a list", "one statement"])
+def test_a_queue_that_is_there_keeps_its_policy_and_its_settings(rooms: Rooms, form: str) -> None:
+    drops = Drops.zone(rooms.environ)
+    sqs = drops.client("sqs")
+    name, own = f"q_{secrets.token_hex(4)}", f"dead_{secrets.token_hex(4)}"
+    for each in (own, name):
+        sqs.create_queue(QueueName=each, Attributes={"MessageRetentionPeriod": "345600"})
+    queue = Queue(drops, name)
+    theirs = {"Sid": "team", "Effect": "Allow", "Principal": "*", "Action": "sqs:*", "Resource": queue.arn}
+    nameless = {"Effect": "Deny", "Principal": "*", "Action": "sqs:SendMessage", "Resource": queue.arn}
+    given = [theirs, nameless] if form == "a list" else theirs
+    redrive = json.dumps({"deadLetterTargetArn": Queue(drops, own).arn, "maxReceiveCount": "9"})
+    policy = json.dumps({"Version": "2012-10-17", "Id": "held", "Statement": given})
+    sqs.set_queue_attributes(QueueUrl=queue.url, Attributes={"Policy": policy, "RedrivePolicy": redrive})
+    wanted = Wanted(drops.database, drops.bucket, (f"{drops.database}/",), name)
+    for _ in range(2):
+        list(EventSetup(drops.s3, sqs, drops.client("events")).make([wanted]))
+        *kept, ours = statements(queue)
+        assert kept == (given if form == "a list" else [theirs])
+        assert (ours["Sid"], ours["Action"]) == ("rds_lake", "sqs:SendMessage")
+        told = queue.attributes()
+        assert json.loads(told["Policy"])["Id"] == "held"
+        assert told["MessageRetentionPeriod"] == "345600"
+        assert json.loads(told["RedrivePolicy"])["deadLetterTargetArn"].endswith(own)
+
+
+def test_a_statement_of_ours_from_before_is_replaced(chain: Chain) -> None:
+    [ours] = statements(chain.queue)
+    unnamed = {key: value for key, value in ours.items() if key != "Sid"}
+    stale = {**ours, "Condition": {"ArnEquals": {"aws:SourceArn": "arn:aws:events:eu-central-1:1:rule/gone"}}}
+    for before in (unnamed, stale):
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [before]})
+        chain.queue.sqs.set_queue_attributes(QueueUrl=chain.queue.url, Attributes={"Policy": policy})
+        list(chain.setup.make([chain.wanted]))
+        assert statements(chain.queue) == [ours]
+
+
+def test_a_queue_that_has_no_dead_letters_gets_them(rooms: Rooms) -> None:
     drops = Drops.zone(rooms.environ)
     sqs = drops.client("sqs")
     name = f"q_{secrets.token_hex(4)}"
-    sqs.create_queue(QueueName=name, Attributes={"MessageRetentionPeriod": "60"})
-    list(
-        EventSetup(drops.s3, sqs, drops.client("events")).make(
-            [Wanted(drops.database, drops.bucket, (f"{drops.database}/",), name)]
-        )
-    )
+    sqs.create_queue(QueueName=name, Attributes={"MessageRetentionPeriod": "345600"})
+    wanted = Wanted(drops.database, drops.bucket, (f"{drops.database}/",), name)
+    list(EventSetup(drops.s3, sqs, drops.client("events")).make([wanted]))
     told = Queue(drops, name).attributes()
-    assert told["MessageRetentionPeriod"] == str(14 * 86_400)
-    assert json.loads(told["RedrivePolicy"])["maxReceiveCount"] in {RECEIVES, str(RECEIVES)}
+    assert json.loads(told["RedrivePolicy"])["deadLetterTargetArn"] == Queue(drops, f"{name}_dead").arn
 
 
 # --- the queue is away -----------------------------------------------------------------------------------------------

@@ -11,21 +11,25 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rooms import bounded
 
-from rds_lake.files.order import plan_load, repeats
+from rds_lake.files.order import plan_load, stands_for
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class File:
-    """A file: `rows` are keys; each row's value is the file that it is from."""
+    """A file: `rows` are keys. Those of equal bodies are equal; without one it is like no other file."""
 
     file_id: str
     second: int
     action: str = "append"
     rows: tuple[str, ...] = ()
     name: str = "a.csv"
-    content: str = "c"
+    body: str = ""
+
+    @property
+    def content(self) -> str:
+        return self.body or self.file_id
 
     @property
     def order(self) -> tuple[datetime, str]:
@@ -33,25 +37,48 @@ class File:
 
 
 class Table:
-    """A table with its ledger, loaded as the plan says and in no other way."""
+    """A table with its ledger, loaded as the plan says and in no other way; a row's value is the body it is from."""
 
     def __init__(self, *, keyed: bool) -> None:
         self.keyed = keyed
         self.rows: list[tuple[str, str]] = []
         self.ledger: dict[str, File] = {}
-        self.superseded: set[str] = set()
+
+    @property
+    def superseded(self) -> set[str]:
+        return self.of("superseded")
+
+    def of(self, action: str) -> set[str]:
+        return {file.file_id for file in self.ledger.values() if file.action == action}
+
+    def beside(self, new: Sequence[File]) -> list[File]:
+        """What the ledger is asked for: see `rds_lake.files.load`."""
+        entries = self.ledger.values()
+        first = min(file.order[0] for file in new)
+        later = [file for file in entries if file.order[0] >= first and file.action != "superseded"]
+        contents = {file.content for file in new if file.action == "append"}
+        equal = [file for file in entries if not self.keyed and file.action == "append" and file.content in contents]
+        old = [file for file in entries if file.action == "truncate" and any(one.order[0] < first for one in equal)]
+        return list(dict.fromkeys([*later, *equal, *old]))
 
     def load(self, new: Sequence[File]) -> None:
-        first = min(file.order[0] for file in new)
-        later = [
-            file for file in self.ledger.values() if file.order[0] >= first and file.file_id not in self.superseded
-        ]
-        plan = plan_load(new, later, keyed=self.keyed)
-        self.ledger |= {file.file_id: file for file in new}
-        self.superseded |= set(plan.superseded)
-        assert set(plan.superseded) <= {file.file_id for file in new}
-        assert {file.file_id for file in new} <= {*plan.apply, *plan.superseded}
+        plan = plan_load(new, self.beside(new), keyed=self.keyed)
+        fresh = {file.file_id: file for file in new}
+        before = self.of("append") | self.of("truncate")
+        known = self.ledger | fresh
         assert len(set(plan.apply)) == len(plan.apply)
+        assert sorted(fresh) == sorted([*(set(plan.apply) & set(fresh)), *plan.superseded, *plan.repeated])
+        assert set(plan.apply) <= {*fresh, *before, *plan.revived}
+        assert set(plan.revived) <= self.of("repeated")
+        changed = {
+            **dict.fromkeys(plan.superseded, "superseded"),
+            **dict.fromkeys(plan.repeated, "repeated"),
+            **dict.fromkeys(plan.revived, "append"),
+        }
+        self.ledger = known | {file_id: replace(known[file_id], action=action) for file_id, action in changed.items()}
+        for file_id, other in plan.repeated.items():
+            assert self.ledger[other].action == "append"
+            assert (known[other].name, known[other].content) == (known[file_id].name, known[file_id].content)
         if plan.empty_first:
             self.rows = []
         for file_id in plan.apply:
@@ -60,14 +87,20 @@ class Table:
     def apply(self, file: File) -> None:
         if self.keyed:
             self.rows = [row for row in self.rows if row[0] not in file.rows]
-        self.rows += [(key, file.file_id) for key in file.rows]
+        self.rows += [(key, file.content) for key in file.rows]
 
     @classmethod
     def in_landed_order(cls, files: Iterable[File], *, keyed: bool) -> "Table":
         """What the files are meant to make of it."""
         made = cls(keyed=keyed)
+        seen: set[tuple[str, str]] = set()
         for file in sorted(files, key=lambda file: file.order):
-            made.rows = [] if file.action == "truncate" else made.rows
+            if file.action == "truncate":
+                made.rows, seen = [], set()
+            elif (file.name, file.content) in seen and not keyed:
+                continue
+            else:
+                seen.add((file.name, file.content))
             made.apply(file)
         return made
 
@@ -85,15 +118,15 @@ def histories(draw: st.DrawFn) -> list[list[File]]:
     """Files in groups, in the order in which they are handled, which has nothing to do with when they landed."""
     count = draw(st.integers(1, 9))
     ids = draw(st.permutations(letters(count)))
-    files = [
-        File(
-            file_id,
-            draw(st.integers(0, 4)),
-            draw(st.sampled_from(["append", "append", "append", "truncate"])),
-            tuple(draw(st.lists(st.sampled_from("xyz"), max_size=3, unique=True))),
-        )
-        for file_id in ids
-    ]
+    keys = st.lists(st.sampled_from("xyz"), max_size=3, unique=True).map(tuple)
+    bodies = {body: draw(keys) for body in "12"}
+    files = []
+    for file_id in ids:
+        body = draw(st.sampled_from(["", "1", "1", "2"]))
+        action = draw(st.sampled_from(["append", "append", "append", "truncate"]))
+        name = draw(st.sampled_from(["a.csv", "a.csv", "b.csv"]))
+        rows = bodies[body] if body else draw(keys)
+        files.append(File(file_id, draw(st.integers(0, 4)), action, rows, name, body))
     groups: list[list[File]] = [[]]
     for file in files:
         if groups[-1] and draw(st.booleans()):
@@ -109,6 +142,22 @@ def histories(draw: st.DrawFn) -> list[list[File]]:
     [[File("c", 5, "truncate", ("x",))], [File("a", 3, "truncate", ("y",)), File("b", 4, "append", ("z",))]], False
 )
 @example([[File("a", 1, "truncate")], [File("b", 1, "append", ("x",))]], True)
+@example(
+    [
+        [File("a", 1, "append", ("x",), body="1")],
+        [File("b", 3, "append", ("x",), body="1")],
+        [File("c", 2, "truncate")],
+    ],
+    False,
+)
+@example(
+    [
+        [File("b", 3, "append", ("x",), body="1")],
+        [File("a", 1, "append", ("x",), body="1")],
+        [File("c", 2, "truncate")],
+    ],
+    False,
+)
 @bounded(500)
 def test_whatever_the_order_and_grouping_the_table_is_that_of_the_landed_order(groups, keyed):
     table = Table(keyed=keyed)
@@ -145,6 +194,7 @@ def test_what_is_superseded_has_no_effect(groups, keyed):
         table.load(group)
     everything = [file for group in groups for file in group]
     others = [file for file in everything if file.file_id not in table.superseded]
+    assert {file.file_id for file in others} == table.of("append") | table.of("truncate") | table.of("repeated")
     assert table.content == Table.in_landed_order(others, keyed=keyed).content
     last = max((file.order for file in everything if file.action == "truncate"), default=None)
     assert all(last is not None and table.ledger[file_id].order < last for file_id in table.superseded)
@@ -152,6 +202,7 @@ def test_what_is_superseded_has_no_effect(groups, keyed):
 
 def plan(new: Collection[File], loaded: Collection[File], *, keyed: bool = False) -> tuple[bool, str, str]:
     found = plan_load(list(new), list(loaded), keyed=keyed)
+    assert (found.repeated, found.revived) == ({}, ())
     return found.empty_first, "".join(found.apply), "".join(found.superseded)
 
 
@@ -179,7 +230,7 @@ def test_files_of_one_second_have_one_order_too():
             table = Table(keyed=False)
             for group in [files] if together else [[file] for file in files]:
                 table.load(group)
-            assert table.content == Counter({("x", "a"): 1, ("x", "b"): 1})
+            assert table.content == Counter({("x", first.content): 1, ("x", second.content): 1})
     late = replace(first, file_id="c")
     assert plan([second], [late]) == (False, "", "b")
 
@@ -187,49 +238,87 @@ def test_files_of_one_second_have_one_order_too():
 # --- the same file again ---------------------------------------------------------------------------------------------
 
 
+def same(file_id: str, second: int, action: str = "append", **more: str) -> File:
+    """A file that has the name and the bytes of all others of this kind."""
+    return replace(File(file_id, second, action, ("x",), body="1"), **more)
+
+
+def repeats(new: Collection[File], loaded: Collection[File], *, keyed: bool = False) -> tuple[str, dict[str, str], str]:
+    found = plan_load(list(new), list(loaded), keyed=keyed)
+    return "".join(found.apply), dict(found.repeated), "".join(found.revived)
+
+
 def test_an_append_of_the_same_name_and_bytes_is_a_repeat():
-    a, b = File("a", 1), File("b", 2)
-    assert repeats([b], [a], []) == {"b": "a"}
-    assert repeats([a, b], [], []) == {"b": "a"}
-    assert repeats([a], [b], []) == {"a": "b"}
-    assert repeats([b, File("c", 3)], [a], []) == {"b": "a", "c": "a"}
-    for other in (replace(a, name="b.csv"), replace(a, content="d"), replace(a, name="A.csv")):
-        assert repeats([b], [other], []) == {}
+    a, b, c = same("a", 1), same("b", 2), same("c", 3)
+    assert repeats([b], [a]) == ("", {"b": "a"}, "")
+    assert repeats([a, b], []) == ("a", {"b": "a"}, "")
+    assert repeats([a], [b]) == ("", {"a": "b"}, "")
+    assert repeats([b, c], [a]) == ("", {"b": "a", "c": "a"}, "")
+    assert repeats([a, c], [b]) == ("", {"a": "b", "c": "b"}, "")
+    for other in (replace(a, name="b.csv"), replace(a, body="2"), replace(a, name="A.csv")):
+        assert repeats([b], [other]) == ("b", {}, "")
+    assert repeats([b], [a], keyed=True) == ("b", {}, "")
+    assert repeats([a, b], [], keyed=True) == ("ab", {}, "")
 
 
 def test_a_truncate_between_makes_it_none():
-    a, b, c, d = (File(name, number) for number, name in enumerate("abcd"))
-    truncate = replace(b, action="truncate")
-    assert repeats([c], [a], [truncate]) == {}
-    assert repeats([c, d], [a], [truncate]) == {"d": "c"}
-    assert repeats([d], [a, c], [truncate]) == {"d": "c"}
-    assert repeats([a], [c], [truncate]) == {}
-    assert repeats([b], [a], [replace(c, action="truncate")]) == {"b": "a"}
-    same = replace(c, file_id="z", action="truncate")
-    assert repeats([c], [a], [same]) == {"c": "a"}
-    assert repeats([c], [a], [replace(same, file_id="0")]) == {}
+    a, b, c, d = (same(name, number) for number, name in enumerate("abcd"))
+    assert repeats([c], [a, replace(b, action="truncate")]) == ("c", {}, "")
+    assert repeats([c, d], [a, replace(b, action="truncate")]) == ("c", {"d": "c"}, "")
+    assert repeats([d], [a, replace(b, action="truncate"), c]) == ("", {"d": "c"}, "")
+    truncate = same("t", 2, "truncate")  # of the same second as c, and with the same name and bytes itself
+    assert repeats([c], [truncate]) == ("", {}, "")
+    assert repeats([c], [replace(truncate, file_id="0")]) == ("c", {}, "")
 
 
-actions = st.sampled_from(["append", "append", "truncate"])
+def test_a_truncate_that_comes_late_brings_in_the_repeats_that_landed_after_it():
+    a, b, c = same("a", 1), same("b", 3), same("c", 4)
+    repeated = {file.file_id: replace(file, action="repeated") for file in (a, b, c)}
+    truncate = File("t", 2, "truncate")
+    assert repeats([truncate], [a, repeated["b"]]) == ("tb", {}, "b")
+    assert repeats([truncate], [a, repeated["b"], repeated["c"]]) == ("tb", {}, "b")
+    assert repeats([truncate], [repeated["a"], b]) == ("tb", {}, "")
+    assert repeats([truncate], [repeated["b"], c]) == ("tc", {}, ""), "it is in, and stays so"
+    assert repeats([truncate, c], [a, repeated["b"]]) == ("tc", {}, ""), "its record can still say so"
+    assert repeats([replace(truncate, second=0)], [a, repeated["b"]]) == ("ta", {}, "")
+    assert repeats([replace(truncate, second=0), c], [a, repeated["b"]]) == ("ta", {"c": "a"}, "")
+    assert repeats([replace(truncate, second=5)], [a, repeated["b"]]) == ("t", {}, "")
+    assert repeats([File("n", 0)], [a, repeated["b"]], keyed=False) == ("n", {}, "")
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), actions, st.sampled_from("pq"), st.sampled_from("cd")), max_size=8))
-@bounded(200)
-def test_of_equal_appends_between_two_truncates_the_first_one_counts(given_files):
-    files = [File(letters(8)[number], *made[:2], (), *made[2:]) for number, made in enumerate(given_files)]
-    ordered = sorted(files, key=lambda file: file.order)
-    seen: dict[tuple[str, str], str] = {}
-    expected = {}
-    for file in ordered:
-        if file.action == "truncate":
-            seen = {}
-        elif (held := seen.setdefault((file.name, file.content), file.file_id)) != file.file_id:
-            expected[file.file_id] = held
-    appended = [file for file in ordered if file.action == "append"]
-    truncates = [file for file in files if file.action == "truncate"]
-    assert repeats(appended, [], truncates) == expected
-    for at in range(len(appended)):  # the first ones are loaded already, without what repeats them
-        loaded = [file for file in appended[:at] if file.file_id not in expected]
-        fresh = {file.file_id for file in appended[at:]}
-        found = repeats(appended[at:], loaded, truncates)
-        assert found == {file_id: held for file_id, held in expected.items() if file_id in fresh}
+@pytest.mark.parametrize("keyed", [False, True])
+def test_all_orders_and_groupings_of_equal_files_around_a_truncate_end_in_the_same_table(keyed):
+    files = [same("a", 1), same("d", 1), File("t", 2, "truncate", ("y",)), same("b", 3), same("c", 4)]
+    expected = Table.in_landed_order(files, keyed=keyed).content
+    assert expected == Counter({("x", "1"): 1, ("y", "t"): 1})
+    for order in permutations(files):
+        for cuts in range(2 ** (len(files) - 1)):
+            table = Table(keyed=keyed)
+            groups: list[list[File]] = [[order[0]]]
+            for at, file in enumerate(order[1:]):
+                if cuts >> at & 1:
+                    groups.append([])
+                groups[-1].append(file)
+            for group in groups:
+                table.load(group)
+            assert table.content == expected, groups
+
+
+@given(histories())
+@bounded(150)
+def test_each_repeat_names_the_file_whose_rows_are_in_for_it(groups):
+    table = Table(keyed=False)
+    for group in groups:
+        table.load(group)
+    appends, truncates = (
+        [table.ledger[name] for name in sorted(table.of(action))] for action in ("append", "truncate")
+    )
+    last = max((file.order for file in truncates), default=None)
+    for file_id in table.of("repeated"):
+        file = table.ledger[file_id]
+        equal = [one for one in appends if one.content == file.content]
+        held = stands_for(file, equal, truncates)
+        if last is None or file.order > last:
+            assert held is not None
+            assert table.ledger[held].name == file.name
+            assert last is None or table.ledger[held].order > last

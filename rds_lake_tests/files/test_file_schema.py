@@ -363,7 +363,7 @@ def test_a_schema_may_become_itself(held):
 def test_what_is_taken_loses_nothing_and_what_is_refused_is_named(held, wanted):
     old, new = ({item.name: item for item in one.columns} for one in (held, wanted))
     lost = {name for name in old if name not in new}
-    lost |= {name for name in old.keys() & new.keys() if old[name].nullable and not new[name].nullable}
+    lost |= {name for name in old.keys() & new.keys() if name not in held.required and not new[name].nullable}
     lost |= {
         *(name for name in old.keys() & new.keys() if not holds(new[name].declared.name, old[name].declared.name)),
         *(name for name in new.keys() - old.keys() if name in wanted.required),
@@ -413,6 +413,16 @@ def test_each_kind_of_loss_is_refused_with_its_column(wanted, told):
         evolve(held, wanted, "sales.customers")
     assert "sales.customers" in str(caught.value)
     assert "another table" in str(caught.value)
+
+
+def test_a_key_may_be_called_what_it_is():
+    """It is never NULL, whether the first schema file has said so or not."""
+    held = schema("id", "other", keys=["id"])
+    wanted = schema(column("id", nullable=False), "other", keys=["id"])
+    assert evolve(held, wanted, "sales.t") == wanted
+    assert evolve(wanted, held, "sales.t") == held
+    with pytest.raises(RefusedError, match="other may have rows without a value, so it stays nullable"):
+        evolve(held, schema("id", column("other", nullable=False), keys=["id"]), "sales.t")
 
 
 def test_a_table_without_keys_gets_none():

@@ -193,6 +193,7 @@ def test_the_cursor_of_a_tick_lets_the_next_one_go_on(zone: Location, monkeypatc
     drops = zone.drops
     monkeypatch.setattr("rds_lake.files.store.PAGE", 10)
     monkeypatch.setattr(listing, "CHUNK_MAX", 10)
+    monkeypatch.setattr(listing, "CHUNK", 2**32)  # no chunk ends by its keys
     monkeypatch.setattr(file_sensors, "sweep", lambda *given: listing.sweep(*given, pages=1))
     dropped = [drops.drop("append", "t", f"{number:02}.csv", "id\n1\n") for number in range(25)]
     cursor, claimed, counts = None, [], []
@@ -308,10 +309,10 @@ def test_a_run_that_never_came_is_asked_for_again_by_the_listing(
 ) -> None:
     drops = zone.drops
     dropped = [drops.schema("t", "id bigint"), drops.drop("append", "t", "a.csv", "id\n1\n")]
-    monkeypatch.setattr("rds_lake.resources.services.AuditLog", hasty_log(0.4))
+    monkeypatch.setattr("rds_lake.resources.services.AuditLog", hasty_log(5))  # longer than a slow tick takes
     lost = zone.tick("listing")
     assert not zone.tick("listing").run_requests
-    pause(0.5)
+    pause(5)
     monkeypatch.setattr("rds_lake.resources.services.AuditLog", AuditLog)
     tick = zone.tick("listing")
     assert ids(zone.claims(tick)) == ids(dropped) == ids(zone.claims(lost))
@@ -449,6 +450,23 @@ def test_a_run_without_claims_handles_all_that_waits(zone: Location) -> None:
     assert len(told(zone.instance, dg.AssetKey([zone.name, "t"]), "materialization")) == 4
 
 
+def test_the_check_of_required_columns_counts_files_that_lack_one_whatever_their_texts_say(feed: Location) -> None:
+    """A word of the refusal's code, not of its text, which may hold the file's own."""
+    drops = feed.drops
+    drops.source("lacks the column.csv", "id,lacks the column\n1,2\n")
+    drops.source("good.csv", "id,name,day\n1,x,2026-01-01\n")
+
+    def passed() -> bool:
+        return next(
+            each for each in feed.run({}).get_asset_check_evaluations() if each.check_name == "required_columns"
+        ).passed
+
+    assert passed()
+    lacking = drops.source("lacking.csv", "name,day\nx,2026-01-01\n")
+    assert not passed()
+    assert drops.report(drops.record(lacking))["result"]["details"] == {"code": "missing_column"}
+
+
 @pytest.mark.parametrize("how", ["again", "after a death"])
 @pytest.mark.parametrize("kind", ["zone", "feed"])
 def test_a_run_that_is_started_again_with_the_same_claims_does_nothing_twice(
@@ -505,6 +523,7 @@ def test_a_run_whose_warehouse_is_away_fails_and_the_files_wait_for_the_next(
     drops.drop("append", "t", "a.csv", "id\n1\n")
     drops.drop("append", "t", "bad.csv", "wrong,header\n1,2\n")
     monkeypatch.setattr("rds_lake.assets.common.RETRIES", 0)
+    monkeypatch.setattr("rds_lake.files.load.ATTEMPTS", 1)
     with monkeypatch.context() as patch:
         away = drops.environ["RDS_LAKE_WAREHOUSE_URL"].rsplit(":", 1)[0] + ":9/none"
         patch.setenv("RDS_LAKE_WAREHOUSE_URL", away)

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from rooms import bounded
 
+from rds_lake.file_sensors import queue_name
 from rds_lake.files.options import CsvOptions
+from rds_lake.files.setup import Wanted
 from rds_lake.files.spec import NAME_MAX, OUR_FOLDERS, Cleaning, DropZoneSpec, FileFeedSpec
 from rds_lake.files.types import DeclaredType, fits
 
@@ -83,6 +85,37 @@ def test_a_name_has_letters_digits_and_underscores(name):
     refusal(feed, target={"table": name})
     if isinstance(name, str):
         assert "is no name for a table" in refusal(zone, tables={name: None})
+
+
+def test_a_name_is_short_enough_for_what_is_called_after_it():
+    """A rule of EventBridge has 64 characters, a queue of SQS 80."""
+    for make, key in ((zone, "database"), (feed, "feed")):
+        spec = make(**{key: "x" * 55})
+        rule, queue = Wanted(spec.name, "b", (), queue_name(spec)).rule, queue_name(spec)
+        assert len(rule) == 64
+        assert len(f"{queue}_dead") <= 80
+        assert "a name takes 55" in refusal(make, **{key: "x" * 56})
+        assert len(f"{queue_name(make(queue='q' * 75))}_dead") == 80
+
+
+@pytest.mark.parametrize("name", ["", " ", "q" * 76, "a b", "a.fifo", "ä", "a/b", "q\n", "https://sqs/1/q"])
+def test_a_queue_has_a_name_that_sqs_takes(name):
+    for make in (zone, feed):
+        assert make(queue="My-queue_1").queue == "My-queue_1"
+        assert "is no name for a queue: it takes 1 to 75 letters" in refusal(make, queue=name)
+
+
+@pytest.mark.parametrize("name", ["", "1a", "_a", "a-b", "a b", "a.b", "é", "a\n", "s" * 64, 'a"b'])
+def test_a_schema_has_a_name_of_letters_digits_and_underscores(name):
+    assert zone(schema="S" * 63).schema_name == "s" * 63
+    assert feed(target={"table": "t", "schema": "S_" + "1" * 61}).target.db_schema == "S_" + "1" * 61
+    assert "is no name for a schema" in refusal(zone, schema=name)
+    assert "is no name for a schema" in refusal(feed, target={"table": "t", "schema": name})
+
+
+def test_a_table_that_redshift_would_cut_is_refused():
+    assert list(zone(tables={"t" * 127: None}).tables) == ["t" * 127]
+    assert "Redshift takes 127 characters" in refusal(zone, tables={"t" * 128: None})
 
 
 def test_two_tables_that_differ_in_case_are_refused():

@@ -39,6 +39,7 @@ def all_statements(target: FileTarget) -> list[str]:
         target.count_incoming(),
         target.clear_incoming(),
         target.drop_incoming(),
+        target.any_row(),
         target.delete_all(),
         target.insert(),
         *statements_alone(target, migration),
@@ -47,6 +48,9 @@ def all_statements(target: FileTarget) -> list[str]:
         statements.entries_of_content(2),
         statements.ENTRIES_SINCE,
         statements.TRUNCATES,
+        statements.REVIVE,
+        statements.COUNT_LEDGER,
+        statements.PIPELINE_OF,
         statements.remember(2),
     ]
     return [*found, target.delete_same_keys()] if target.keys else found
@@ -74,3 +78,14 @@ def test_the_line_of_a_row_is_copied_but_not_kept() -> None:
     assert f'"{LINE}" BIGINT' in target.create_incoming()
     assert LINE not in target.insert()
     assert all(LINE not in text for text in target.setup())
+
+
+def test_names_of_locks_are_short_and_those_of_two_tables_differ_however_long_they_are() -> None:
+    long = ["x" * 127, "x" * 126 + "y", "c", "b_c", "größe" * 20]
+    schemas = ["s", "a_b", "a", "x" * 127, "größe" * 20]
+    targets = [FileTarget(schema, table, COLUMNS, (), LINE) for schema in schemas for table in long]
+    names = [target.lock_table.partition(".")[2].strip('"') for target in targets]
+    assert len(set(names)) == len(targets)
+    assert all(re.fullmatch(r"lock_file_.{1,40}_[0-9a-f]{8}", name) for name in names)
+    assert max(len(name.encode()) for name in names) <= 63
+    assert FileTarget("sales", "things", COLUMNS, (), LINE).lock_table == 'rds_lake."lock_file_sales_things_ffbdc1df"'

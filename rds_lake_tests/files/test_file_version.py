@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from rooms import bounded
 
 from rds_lake.files.feed import FileFeed
-from rds_lake.files.machine import KEPT, Receiver, new_record, version_of
+from rds_lake.files.keeper import KEPT
+from rds_lake.files.machine import Receiver, new_record, version_of
 from rds_lake.files.spec import DropZoneSpec, FileFeedSpec
 from rds_lake.files.stage import DISCARDED, MANIFEST, PART
 from rds_lake.files.store import FileStore

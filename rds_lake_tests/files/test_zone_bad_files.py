@@ -21,8 +21,10 @@ import pytest
 from dropping import Drops
 
 from rds_lake.audit_log.record import Record
-from rds_lake.files.machine import ATTEMPTS, Keeper, Result, Work
+from rds_lake.files.keeper import Keeper
+from rds_lake.files.machine import ATTEMPTS
 from rds_lake.files.version import FileVersion
+from rds_lake.files.work import Result, Work
 
 SECONDS = 60
 """What the whole pass may take, with three hundred million lines of bombs in it; it takes about ten."""
@@ -105,11 +107,17 @@ FILES: dict[str, tuple[str | bytes, str]] = {
     ),
     "unknown.csv": (
         "id,surname\n1,a\n",
-        f"unknown.csv names the column 'surname', which the table does not have (it has id, name). {HEADER}",
+        (
+            "The first row of unknown.csv looks like a header, but names the column 'surname', "
+            f"which the table does not have (it has id, name). {HEADER}"
+        ),
     ),
     "more.csv": (
         "id,name,x\n1,a,2\n",
-        f"more.csv names the column 'x', which the table does not have (it has id, name). {HEADER}",
+        (
+            "The first row of more.csv looks like a header, but names the column 'x', "
+            f"which the table does not have (it has id, name). {HEADER}"
+        ),
     ),
     "twice.csv": ("id,ID\n1,2\n", "twice.csv names the column 'id' twice. Name each column once."),
     "utf16.csv": (GOOD.encode("utf-16"), "utf16.csv is UTF-16, not utf-8. Say 'encoding: utf-16' in the YAML."),

@@ -21,7 +21,8 @@ import pytest
 from dropping import Drops, day
 
 from rds_lake.audit_log.record import NAMES, Record
-from rds_lake.files.machine import Keeper, Result, Work
+from rds_lake.files.keeper import Keeper
+from rds_lake.files.work import Result, Work
 
 COLUMNS = (
     "id bigint",

@@ -8,6 +8,11 @@ from typing import Any
 import pytest
 from dropping import Drops, day
 
+from rds_lake.errors import PermanentError
+from rds_lake.files.spec import ZoneTable
+from rds_lake.warehouse.connection import Session
+from rds_lake.warehouse.statements import LEDGER, LEDGER_COLUMNS
+
 AT = datetime.fromisoformat("2026-01-02T00:00:00")
 
 WIDER: list[tuple[str, str, str, Any, str, Any, tuple[Any, ...]]] = [
@@ -331,8 +336,8 @@ def test_of_two_workers_that_change_a_schema_at_once_none_takes_back_what_the_ot
 
 
 def made(rooms: Any, columns: str, rows: str = "", **spec: Any) -> Drops:
-    """A zone in whose schema somebody else has made a table."""
-    drops = Drops.zone(rooms.environ, **spec)
+    """A zone in whose schema somebody else has made a table, which its YAML names unless it says otherwise."""
+    drops = Drops.zone(rooms.environ, **{"tables": {"things": None}, **spec})
     drops.ask(f'CREATE SCHEMA "{drops.spec.schema_name}"')
     drops.ask(f"CREATE TABLE {drops.table('things')} ({columns})")
     if rows:
@@ -387,19 +392,149 @@ def test_a_table_with_a_column_of_quite_another_type_is_left_alone_and_the_schem
     assert drops.rows("things", "id, name") == [(date(2026, 1, 1), "old")]
 
 
-def test_a_table_that_needs_a_value_that_no_file_brings_takes_no_file_and_loses_nothing(rooms):
-    drops = made(rooms, "id bigint, needed bigint not null", "(1, 1)")
-    drops.schema("things", "id bigint")
-    drops.schema("others", "id bigint")
+OTHER_TYPE = (
+    "The column id of {} is %s in the warehouse, the schema says BIGINT, and neither holds all values of the other. "
+    "Give the schema the type that the warehouse has, or rename that column there."
+)
+REQUIRED = (
+    "The column needed of {} is NOT NULL without a default in the warehouse, and the schema does not have it. "
+    "Add it to the schema, or let it be NULL, give it a default, or drop it."
+)
+
+
+@pytest.mark.parametrize(
+    ("columns", "problem"),
+    [
+        ("id bigint, needed bigint not null", REQUIRED),
+        ("id timestamptz", OTHER_TYPE % "TIMESTAMPTZ"),
+        ("id char(20)", OTHER_TYPE % "CHAR(20)"),
+    ],
+)
+def test_a_table_that_cannot_take_files_is_left_alone_and_its_schema_file_refused(rooms, columns, problem):
+    drops = made(rooms, columns)
+    before = drops.types("things")
+    schema, other = drops.schema("things", "id bigint"), drops.schema("others", "id bigint")
     bad = drops.drop("append", "things", "a.csv", "2\n")
     good = drops.drop("append", "others", "a.csv", "2\n")
     drops.run()
-    record = drops.record(bad)
-    assert (record.status, record.rows_read, record.rows_loaded) == ("failed", 1, 0)
-    assert 'null value in column "needed"' in record.error
-    assert drops.record(good).status == "completed"
-    assert drops.rows("things", "id, needed") == [(1, 1)]
-    assert drops.original(record) == b"2\n"
+    record = drops.record(schema)
+    assert (record.status, record.error) == ("rejected", problem.format(f"{drops.database}.things"))
+    assert drops.record(bad).status == "rejected"
+    assert [drops.record(version).status for version in (other, good)] == ["completed", "completed"]
+    assert drops.types("things") == before
+    assert drops.rows("things") == []
+
+
+def test_columns_of_a_table_that_need_no_value_or_have_a_zone_do_not_matter(rooms):
+    drops = made(rooms, "id bigint, at timestamptz, other date, kind bigint not null default 7")
+    drops.schema("things", "id bigint", "at timestamptz")
+    dropped = drops.drop("append", "things", "a.csv", "2,2026-01-01T00:00:00Z\n")
+    drops.run()
+    assert drops.record(dropped).status == "completed"
+    assert drops.rows("things", "id, other, kind") == [(2, None, 7)]
+
+
+def test_a_text_that_cannot_be_enlarged_in_place_is_exchanged(rooms, monkeypatch):
+    drops = made(rooms, "id bigint, name varchar(3)", "(1, 'old')")
+    drops.ask(f'ALTER TABLE {drops.table("things")} DROP CONSTRAINT "name: too large for its type"')  # the stand-in's
+    drops.schema("things", "id bigint", "name varchar(9)")
+    original, seen = Session.execute, []
+
+    def execute(self: Session, text: str, parameters: Any = ()) -> Any:
+        seen.append(text)
+        if " TYPE VARCHAR" in text:
+            raise PermanentError("cannot alter column: it is encoded as bytedict.", "None.")
+        return original(self, text, parameters)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "execute", execute)
+        drops.run()
+    assert any(text.startswith("UPDATE") and "CAST" in text for text in seen)
+    assert {name: length for name, _, length, *_ in drops.types("things")} == {"id": None, "name": 9}
+    drops.one(drops.drop("append", "things", "a.csv", "2,123456789\n"))
+    assert drops.rows("things", "id, name") == [(1, "old"), (2, "123456789")]
+
+
+# --- whose tables they are -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", ["id bigint", "other date"])
+def test_a_table_with_rows_of_others_is_not_taken_unless_the_yaml_names_it(rooms, columns):
+    value = "7" if columns == "id bigint" else "'2026-01-01'"
+    drops = made(rooms, columns, f"({value})", tables={})
+    before = drops.types("things"), drops.rows("things")
+    schema = drops.schema("things", "id bigint")
+    dropped = drops.drop("truncate", "things", "t.csv", "1\n")
+    drops.run()
+    record = drops.record(schema)
+    assert (record.status, record.error) == (
+        "rejected",
+        (
+            f"The warehouse table {drops.database}.things has rows that no file has brought. Nothing was changed. "
+            "If files shall be loaded into it, name things below 'tables' in the YAML of the drop zone; "
+            "otherwise choose another name."
+        ),
+    )
+    assert drops.record(dropped).status == "rejected"
+    assert (drops.types("things"), drops.rows("things")) == before
+    assert drops.keys("schemas/") == []
+    named = Drops(drops.environ, drops.spec.model_copy(update={"tables": {"things": ZoneTable()}}))
+    assert named.one(named.schema("things", "id bigint", name="b.json")).status == "completed"
+    assert named.one(named.drop("truncate", "things", "u.csv", "1\n")).status == "completed"
+    assert named.rows("things", "id") == [(1,)]
+
+
+def test_an_empty_table_of_others_and_one_that_files_have_filled_are_taken(rooms):
+    drops = made(rooms, "id bigint", tables={})
+    assert drops.one(drops.schema("things", "id bigint", name="a.json")).status == "completed"
+    assert drops.one(drops.drop("append", "things", "a.csv", "1\n")).status == "completed"
+    drops.later()
+    assert drops.one(drops.schema("things", "id bigint", "name varchar(9)", name="b.json")).status == "completed"
+    assert drops.rows("things", "id, name") == [(1, None)]
+
+
+@pytest.mark.parametrize("tables", [{}, {"things": None}])
+def test_a_table_that_a_pipeline_loads_is_not_taken_whatever_the_yaml_says(rooms, tables):
+    drops = made(rooms, "id bigint", "(7)", tables=tables)
+    is_loaded_by(drops, "orders")
+    schema = drops.schema("things", "id bigint", "name varchar(9)")
+    dropped = drops.drop("truncate", "things", "t.csv", "1,x\n")
+    drops.run()
+    record = drops.record(schema)
+    assert (record.status, record.error) == (
+        "rejected",
+        (
+            f"The warehouse table {drops.database}.things is loaded by the table pipeline orders. Nothing was changed. "
+            "Drop files for a table of another name, or give the drop zone another schema."
+        ),
+    )
+    assert drops.record(dropped).status == "rejected"
+    assert [name for name, *_ in drops.types("things")] == ["id"]
+    assert drops.rows("things", "id") == [(7,)]
+
+
+def test_a_table_that_a_pipeline_has_taken_meanwhile_takes_no_file(rooms):
+    drops = Drops.zone(rooms.environ)
+    drops.schema("things", "id bigint")
+    drops.run()
+    is_loaded_by(drops, "orders")
+    drops.ask(f"INSERT INTO {drops.table('things')} VALUES (7)")
+    record = drops.one(drops.drop("truncate", "things", "t.csv", "1\n"))
+    assert record.status == "failed"
+    assert "is loaded by the table pipeline orders" in record.error
+    assert drops.rows("things", "id") == [(7,)]
+
+
+def is_loaded_by(drops: Drops, pipeline: str) -> None:
+    """Write into the pipelines' ledger that one has loaded the table."""
+    drops.ask("CREATE SCHEMA IF NOT EXISTS rds_lake")
+    drops.ask(f"CREATE TABLE IF NOT EXISTS {LEDGER} ({', '.join(f'{name} {kind}' for name, kind in LEDGER_COLUMNS)})")
+    values = (pipeline, "all", "b", "f", "m", 1, 1, f"{drops.spec.schema_name}.things")
+    drops.ask(
+        f"INSERT INTO {LEDGER} (table_name, partition_key, batch_id, fingerprint, manifest, rows_staged, rows_loaded, "
+        f"loaded_at, target) VALUES ({', '.join(['%s'] * 7)}, NOW(), %s)",
+        values,
+    )
 
 
 def test_a_column_that_was_made_too_narrow_by_hand_is_widened_again_before_the_next_file(rooms):

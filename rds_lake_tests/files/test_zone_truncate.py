@@ -6,6 +6,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from dropping import Drops, day
 from rds_lake.files import zone
 from rds_lake.files.load import load_files
 from rds_lake.files.stage import Staged
+from rds_lake.files.version import FileVersion
 
 TRUNCATES = 30
 OLD = [(1, "old"), (2, "old")]
@@ -112,7 +114,8 @@ def filled(rooms: Any, **spec: Any) -> Drops:
         (
             "id,surname\n3,new\n",
             (
-                "b.csv names the column 'surname', which the table does not have (it has id, name). "
+                "The first row of b.csv looks like a header, but names the column 'surname', "
+                "which the table does not have (it has id, name). "
                 "Correct the header, or drop a schema file that adds the column. If it is a row: say 'header: absent'."
             ),
         ),
@@ -292,3 +295,107 @@ def test_a_truncated_table_with_keys_takes_each_key_once(rooms):
     assert (record.rows_read, record.rows_loaded, record.rows_discarded) == (3, 2, 1)
     assert drops.rows("things", "id, name") == [(1, "second"), (2, "only")]
     drops.check_accounts("things", keyed=True)
+
+
+# --- the same file again ---------------------------------------------------------------------------------------------
+
+ONCE = "1\n2\n"
+
+
+def again(drops: Drops, table: str) -> list[FileVersion]:
+    """A file, one that replaces the whole table, and the first one again, in the order in which they landed."""
+    drops.schema(table, "id bigint")
+    return [
+        drops.drop("append", table, "f.csv", ONCE, day(1)),
+        drops.drop("truncate", table, "t.csv", "100\n", day(2)),
+        drops.drop("append", table, "f.csv", ONCE, day(3)),
+    ]
+
+
+def test_a_file_that_repeats_another_one_is_in_once_a_truncate_lies_between_whatever_is_handled_first(rooms):
+    drops = Drops.zone(rooms.environ, versioned=True)
+    orders = list(permutations(range(3)))
+    tables = [f"things_{number}_{cut}" for number in range(len(orders)) for cut in (1, 2, 3)]
+    dropped = {table: again(drops, table) for table in tables}
+    drops.handle(*(drops.version(key) for key in drops.keys(f"{drops.database}/schema/")))
+    for number, order in enumerate(orders):
+        for cut in (1, 2, 3):  # the first ones together, then each of the others
+            table = f"things_{number}_{cut}"
+            ordered = [dropped[table][at] for at in order]
+            for group in (ordered[:cut], *([version] for version in ordered[cut:])):
+                drops.handle(*group)
+            assert drops.rows(table, "id") == [(1,), (2,), (100,)], (order, cut)
+            assert [row["rows_loaded"] for row in drops.ledger(table)][1:] == [1, 2]
+    drops.check_accounts(*tables)
+
+
+def test_a_late_truncate_says_which_repeats_came_in_behind_it(rooms):
+    drops = Drops.zone(rooms.environ, versioned=True)
+    first, truncate, second = again(drops, "things")
+    third = drops.drop("append", "things", "f.csv", ONCE, day(4))
+    drops.handle(first)
+    drops.handle(second)
+    drops.handle(third)
+    assert drops.rows("things", "id") == [(1,), (2,)]
+    assert [(row["file_id"], row["action"], row["rows_loaded"]) for row in drops.ledger("things")] == [
+        (first.file_id, "append", 2),
+        (second.file_id, "repeated", 0),
+        (third.file_id, "repeated", 0),
+    ]
+    record = drops.one(truncate)
+    assert (record.status, record.rows_loaded) == ("completed", 1)
+    assert drops.report(record)["result"]["details"]["came in after it"] == [second.file_id]
+    assert "loaded again after it" not in drops.report(record)["result"]["details"]
+    [told] = [text for text in drops.said if "repeats" in text]
+    assert told == (
+        f"{drops.database}.things: a truncate landed between these files and those that they were refused for as "
+        f"repeats, so their rows came in behind it: {second.file_id}"
+    )
+    assert drops.rows("things", "id") == [(1,), (2,), (100,)]
+    assert [(row["file_id"], row["action"], row["rows_loaded"]) for row in drops.ledger("things")] == [
+        (first.file_id, "append", 2),
+        (truncate.file_id, "truncate", 1),
+        (second.file_id, "append", 2),
+        (third.file_id, "repeated", 0),
+    ]
+    for repeat in (second, third):
+        assert (drops.record(repeat).status, drops.record(repeat).rows_loaded) == ("rejected", 0)
+    drops.check_accounts("things")
+
+
+def test_a_repeat_whose_worker_dies_after_the_load_is_a_repeat_for_the_next_one(rooms, monkeypatch):
+    drops = Drops.zone(rooms.environ, versioned=True)
+    first, truncate, second = again(drops, "things")
+    drops.handle(first)
+
+    def die(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zone.DropZone, "_loaded", die)
+        with pytest.raises(KeyboardInterrupt):
+            drops.handle(second)
+    assert [row["action"] for row in drops.ledger("things")] == ["append", "repeated"]
+    drops.expire(second)
+    record = drops.one(second)
+    assert (record.status, record.rows_loaded, record.attempts) == ("rejected", 0, 2)
+    assert f"{first.file_id} has its name and its bytes" in record.error
+    assert drops.rows("things", "id") == [(1,), (2,)]
+    drops.one(truncate)
+    assert drops.rows("things", "id") == [(1,), (2,), (100,)]
+    drops.check_accounts("things")
+
+
+def test_a_repeat_whose_staged_rows_are_gone_lets_the_late_truncate_fail_and_changes_nothing(rooms):
+    drops = Drops.zone(rooms.environ, versioned=True)
+    first, truncate, second = again(drops, "things")
+    drops.handle(first)
+    drops.handle(second)
+    manifest = drops.ledger("things")[1]["manifest"]
+    drops.s3.delete_object(Bucket=drops.bucket, Key=manifest.removeprefix(f"s3://{drops.bucket}/"))
+    record = drops.one(truncate)
+    assert record.status == "failed"
+    assert f"{manifest} is gone" in record.error
+    assert drops.rows("things", "id") == [(1,), (2,)]
+    assert [row["action"] for row in drops.ledger("things")] == ["append", "repeated"]
+    drops.check_accounts("things")

@@ -1,0 +1,94 @@
+"""Which schema a file is read under, whatever comes first, and whoever died meanwhile."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from dropping import Drops
+from rooms import Rooms
+
+from rds_lake.files import machine
+from rds_lake.files.store import FileStore
+
+pytestmark = pytest.mark.stack
+
+HEADERLESS: dict[str, Any] = {"csv": {"header": "absent"}}
+
+
+class _DiedError(BaseException):
+    """Stands for the death of a process, in a test that goes on."""
+
+
+@pytest.mark.parametrize("versioned", [False, True])
+def test_files_are_read_under_the_schema_of_their_moment_and_not_a_later_one(
+    rooms: Rooms, versioned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "AT_ONCE", 2)
+    drops = Drops.zone(rooms.environ, versioned=versioned, **HEADERLESS)
+    drops.schema("t", "id bigint", "name varchar(9)")
+    drops.run()
+    drops.later()
+    old = [drops.drop("append", "t", f"old {number}.csv", f"{number},old\n") for number in range(4)]
+    drops.later()
+    drops.schema("t", "id bigint", "more integer", "name varchar(9)", name="wider.json")
+    drops.later()
+    drops.drop("append", "t", "new.csv", "9,7,new\n")
+    drops.handle(*old[:3])  # as events come: the schema file and the last files have not been noticed
+    drops.run()
+    assert drops.rows("t", "id, more, name") == [*((number, None, "old") for number in range(4)), (9, 7, "new")]
+    drops.check_accounts("t")
+
+
+def test_of_two_first_schema_files_the_second_waits_for_its_turn(rooms: Rooms) -> None:
+    drops = Drops.zone(rooms.environ, **HEADERLESS)
+    drops.drop("append", "t", "first.csv", "1,a\n")
+    drops.later()
+    drops.schema("t", "id bigint", "name varchar(9)")
+    drops.later()
+    drops.drop("append", "t", "second.csv", "2,b\n")
+    drops.later()
+    drops.schema("t", "id bigint", "more integer", "name varchar(9)", name="wider.json")
+    drops.later()
+    drops.drop("append", "t", "third.csv", "3,7,c\n")
+    drops.run()
+    assert drops.rows("t", "id, more, name") == [(1, None, "a"), (2, None, "b"), (3, 7, "c")]
+    drops.check_accounts("t")
+
+
+def test_when_the_first_schema_file_is_refused_the_next_one_is_taken_first(rooms: Rooms) -> None:
+    drops = Drops.zone(rooms.environ)
+    drops.drop("append", "t", "a.csv", "id\n1\n")
+    drops.later()
+    bad = drops.drop("schema", "t", "bad.json", "{")
+    drops.later()
+    drops.schema("t", "id bigint")
+    drops.run()
+    assert drops.record(bad).status == "rejected"
+    assert drops.rows("t", "id") == [(1,)]
+    drops.check_accounts("t")
+
+
+def test_a_schema_file_that_took_effect_before_its_worker_died_is_completed_after_a_wider_one(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drops = Drops.zone(rooms.environ, lease=timedelta(seconds=-1))
+    first = drops.schema("t", "id bigint")
+    claimed = drops.claim(first)
+    put = FileStore.put
+
+    def dying(store: FileStore, key: str, content: bytes) -> None:
+        if key.endswith("report.json"):
+            raise _DiedError
+        put(store, key, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileStore, "put", dying)
+        with pytest.raises(_DiedError):
+            drops.work(claimed)
+    drops.later()
+    second = drops.schema("t", "id bigint", "more integer", name="wider.json")
+    assert drops.one(second).status == "completed"
+    drops.run()
+    assert (drops.record(first).status, drops.record(first).error) == ("completed", None)
+    assert [name for name, *_ in drops.types("t")] == ["id", "more"]
+    drops.check_accounts()

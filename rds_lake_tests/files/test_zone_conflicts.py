@@ -1,0 +1,77 @@
+"""Loads that are in each other's way: all write into one ledger, and some clusters roll one of two back for it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from dropping import Drops
+
+from rds_lake.errors import TransientError
+from rds_lake.files import load, zone
+from rds_lake.files.load import ATTEMPTS, PAUSE_MAX, load_files
+from rds_lake.warehouse.connection import Session
+
+pytestmark = pytest.mark.stack
+
+CONFLICT = TransientError("ERROR: 1023 DETAIL: Serializable isolation violation on table.", "Try again.")
+
+
+def conflicting(times: int) -> Callable[..., Any]:
+    """`Session.execute` that fails so often at the end of a transaction."""
+    plain, left = Session.execute, [times]
+
+    def execute(session: Session, text: str, parameters: Any = ()) -> Any:
+        if text == "COMMIT" and left[0]:
+            left[0] -= 1
+            raise CONFLICT
+        return plain(session, text, parameters)
+
+    return execute
+
+
+def dropped(rooms: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Drops, Any, list[float]]:
+    """A file that waits to be loaded, and the pauses that loads make."""
+    drops = Drops.zone(rooms.environ)
+    drops.schema("things", "id bigint")
+    drops.run()
+    pauses: list[float] = []
+    monkeypatch.setattr(zone, "load_files", lambda *given: load_files(*given, sleep=pauses.append))
+    return drops, drops.drop("append", "things", "a.csv", "1\n"), pauses
+
+
+def test_a_load_that_is_rolled_back_for_another_one_is_tried_five_times_more(rooms, monkeypatch):
+    drops, version, pauses = dropped(rooms, monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "execute", conflicting(5))
+        record = drops.one(version)
+    assert (record.status, record.rows_loaded) == ("completed", 1)
+    assert drops.rows("things", "id") == [(1,)]
+    assert len(pauses) == 5
+    assert len(set(pauses)) == 5
+    assert all(0 < pause <= PAUSE_MAX for pause in pauses)
+    told = [text for text in drops.said if "1023" in text]
+    assert [text.partition(" Attempt ")[2] for text in told] == [
+        f"{number} of 6; the ledger is asked first." for number in range(2, 7)
+    ]
+    drops.check_accounts("things")
+
+
+def test_one_that_is_rolled_back_every_time_waits_for_the_next_sweep(rooms, monkeypatch):
+    drops, version, pauses = dropped(rooms, monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "execute", conflicting(ATTEMPTS))
+        with pytest.raises(TransientError, match="1023"):
+            drops.handle(version)
+    assert len(pauses) == ATTEMPTS - 1
+    assert drops.rows("things", "id") == []
+    drops.expire(version)
+    assert drops.one(version).status == "completed"
+    assert drops.rows("things", "id") == [(1,)]
+    drops.check_accounts("things")
+
+
+def test_pauses_grow_up_to_a_few_seconds_and_no_two_are_alike():
+    pauses = [[load._pause(attempt) for _ in range(50)] for attempt in range(1, ATTEMPTS)]
+    assert all(len(set(some)) > 1 for some in pauses)
+    assert max(pauses[0]) <= min(pauses[1])
+    assert max(map(max, pauses)) <= PAUSE_MAX

@@ -2,7 +2,7 @@
 
 The calls are recorded, not listed (`kill_harness`). At each of them a process is killed that notices and handles a set
 of files; a second one comes when its lease is over. Then the table is what the files make of it, the ledger has each
-file once, the records are true, every file lies in `processed/` or `failed/` byte by byte, and nothing is left open.
+file once, the records are true, every file lies in `processed/` or `failed/` byte by byte, and nothing is left open or lying about.
 
 Every run takes a spread of the calls; `pytest --kills 50` takes fifty of each case, `--kills 0` all of them.
 """
@@ -36,10 +36,11 @@ from rds_lake.files.work import Work
 pytestmark = pytest.mark.stack
 
 LEASE = 1.5
-"""Seconds; a process has four of its calls done in a few hundredths."""
+"""Seconds that a claim is good for: a killed process is waited for so long, and a living one has a few heartbeats."""
 
 PASSES = 3
-"""Passes after a kill that may be needed; one is nearly always enough."""
+"""Passes after a kill that may be needed. One is enough, unless the first of two versions under one key was noticed by
+its event only, and the process was killed with the message: then it comes to light when the second one is moved."""
 
 COPY_MANIFESTS = "staging/_loads/"
 """Of loads of several files; they stay, because what Redshift tells of its loads names them."""

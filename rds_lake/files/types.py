@@ -142,10 +142,13 @@ def judge(declared: DeclaredType, text: str, *, formats: tuple[str, ...] = (), t
 
 def fits(declared: DeclaredType, text: str) -> bool:
     """Whether a text stands for a value of a type."""
+    if "\x00" in text:  # no type has it, and SQL's own text neither
+        return False
     with duckdb.connect(config={"threads": 1}) as engine:
         engine.execute("SET TimeZone = 'UTC'")
-        judged = judge(declared, "CAST($text AS VARCHAR)")
-        return bool(engine.execute(f"SELECT {judged} IS NOT NULL", {"text": text}).fetchall()[0][0])
+        # Not as a parameter, with which DuckDB would import pandas while a command starts.
+        judged = judge(declared, f"CAST({literal(text)} AS VARCHAR)")
+        return bool(engine.execute(f"SELECT {judged} IS NOT NULL").fetchall()[0][0])
 
 
 def _number(declared: DeclaredType, text: str, thousands: str) -> str:

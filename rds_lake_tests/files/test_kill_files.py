@@ -2,7 +2,8 @@
 
 The calls are recorded, not listed (`kill_harness`). At each of them a process is killed that notices and handles a set
 of files; a second one comes when its lease is over. Then the table is what the files make of it, the ledger has each
-file once, the records are true, every file lies in `processed/` or `failed/` byte by byte, and nothing is left open or lying about.
+file once, the records are true, every file lies in `processed/` or `failed/` byte by byte, and nothing is left open or
+lying about.
 
 Every run takes a spread of the calls; `pytest --kills 50` takes fifty of each case, `--kills 0` all of them.
 """

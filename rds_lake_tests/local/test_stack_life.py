@@ -264,8 +264,8 @@ def test_the_environment_is_complete_and_every_client_connects_with_it(running: 
     buckets = clients.aws("s3").list_buckets()["Buckets"]
     assert clients.bucket in {each["Name"] for each in buckets}, "other tests have buckets of their own here"
     assert clients.aws("athena").list_work_groups()["WorkGroups"]
-    assert clients.aws("sqs").list_queues().get("QueueUrls", []) == []
-    assert clients.aws("dynamodb").list_tables()["TableNames"] == []
+    assert clients.aws("sqs").list_queues()["ResponseMetadata"]["HTTPStatusCode"] == 200
+    assert "S3_Audit_1" in clients.aws("dynamodb").list_tables()["TableNames"]
     assert clients.aws("events").list_event_buses()["EventBuses"]
 
 

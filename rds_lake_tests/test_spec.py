@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from rooms import PACKAGE, table_spec
 
 from rds_lake.errors import SpecError
+from rds_lake.files.spec import DropZoneSpec, FileFeedSpec
 from rds_lake.spec import (
     AcceptedValues,
     Between,
@@ -124,9 +125,14 @@ def test_owners_are_teams_or_addresses(owner):
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "defs").glob("*/defs.yaml")), ids=lambda path: path.parent.name)
-def test_the_tables_that_come_with_it_are_valid_and_live_in_their_own_folder(path: Path):
-    given = yaml.safe_load(path.read_text(encoding="utf-8"))["attributes"]
-    assert TableSpec.model_validate(given).table == path.parent.name
+def test_the_definitions_that_come_with_it_are_valid_and_live_in_their_own_folder(path: Path):
+    given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    spec = {
+        "rds_lake.components.TablePipeline": lambda spec: TableSpec.model_validate(spec).table,
+        "rds_lake.components.DropZone": lambda spec: DropZoneSpec.model_validate(spec).database,
+        "rds_lake.components.FileFeed": lambda spec: FileFeedSpec.model_validate(spec).feed,
+    }[given["type"]]
+    assert spec(given["attributes"]) == path.parent.name
 
 
 # --- what it refuses -------------------------------------------------------------------------------------------------

@@ -27,8 +27,9 @@ from rds_lake.audit_log.record import (
     stamp,
     to_item,
 )
-from rds_lake.audit_log.table import LOOKS, AuditTable, Sleep, pause
+from rds_lake.audit_log.table import LOOKS, PAUSE, AuditTable, Sleep
 from rds_lake.errors import TransientError
+from rds_lake.pauses import pause
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -90,7 +91,7 @@ class AuditLog(History):
             held = self.find(record.file_id)
             if held is not None:
                 return self.take_over(held)
-            self._sleep(pause(attempt))  # of what one transaction puts, a look may see a part
+            self._sleep(pause(attempt + 1, PAUSE))  # of what one transaction puts, a look may see a part
         raise TransientError(f"The record of {record.file_name} changes all the time.", "Try again.")
 
     def _put(self, record: Record) -> bool:

@@ -4,7 +4,6 @@ What may pass by itself, DynamoDB says in two ways: as the error of a request, a
 transaction. `_passes` knows both.
 """
 
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from botocore.exceptions import ClientError
 from rds_lake.audit_log.record import PARTITION, SORT, Item
 from rds_lake.errors import ConfigError, PermanentError, TransientError
 from rds_lake.lake.aws import aws_errors
+from rds_lake.pauses import pause
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -40,11 +40,6 @@ _PASSING = frozenset(
 _UNMET = "ConditionalCheckFailed"
 
 Sleep = Callable[[float], None]
-
-
-def pause(attempt: int) -> float:
-    """Seconds before the next attempt: longer each time, and never the same for two that met each other."""
-    return PAUSE * float(2**attempt) * random.uniform(0.5, 1.5)  # noqa: S311 - nothing secret
 
 
 class AuditTable:
@@ -111,7 +106,7 @@ class AuditTable:
         ]
         for attempt in range(LOOKS):
             if attempt:
-                self.sleep(pause(attempt - 1))
+                self.sleep(pause(attempt, PAUSE))
             with self._errors():
                 try:
                     self.client.transact_write_items(TransactItems=items)
@@ -140,7 +135,7 @@ class AuditTable:
                 asked = answer.get("UnprocessedKeys")
                 if not asked:
                     break
-                self.sleep(pause(attempt))
+                self.sleep(pause(attempt + 1, PAUSE))
             else:
                 raise TransientError(f"The DynamoDB table {self.name} has no room for reads.", "Try again.")
         return found

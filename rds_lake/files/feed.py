@@ -100,7 +100,7 @@ class FileFeed:
         except ConfigError:
             raise
         except TransientError as error:
-            return Waits(error, with_table=self._is_away())
+            return Waits(error, with_table=self._database().is_away())
         except PermanentError as error:
             return Result("failed", staged.read, 0, staged.discarded, str(error), staged.content)
         if not done.is_new:
@@ -116,9 +116,3 @@ class FileFeed:
             staged.content,
             {**details_of(staged, self._store), "older": older},
         )
-
-    def _is_away(self) -> bool:
-        try:
-            return self._database().is_away()
-        except TransientError:
-            return True

@@ -7,7 +7,6 @@ its files make of it in the order in which they landed, and readers see the stat
 
 import hashlib
 import json
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from rds_lake.files.statements import (
     remember,
 )
 from rds_lake.files.store import FileStore
+from rds_lake.pauses import pause
 from rds_lake.warehouse.connection import CollisionError, Session, Warehouse
 from rds_lake.warehouse.migrate import (
     Held,
@@ -51,7 +51,7 @@ ATTEMPTS = 6
 SERIALIZABLE those of different tables are in each other's way: one of two is rolled back (error 1023)."""
 
 PAUSE, PAUSE_MAX = 0.5, 4.0
-"""Seconds between two attempts: the first pause, which doubles from one to the next, and the longest one."""
+"""Seconds between two attempts: the first pause, about, and the longest one."""
 
 LEDGER_ROWS = 500
 """Ledger rows and ids of one statement."""
@@ -125,7 +125,7 @@ def load_files(
             if attempt == ATTEMPTS:
                 raise
             report(f"{error} Attempt {attempt + 1} of {ATTEMPTS}; the ledger is asked first.")
-            sleep(_pause(attempt))
+            sleep(pause(attempt, PAUSE, PAUSE_MAX))
         else:
             if loaded.revived:
                 report(
@@ -134,12 +134,6 @@ def load_files(
                 )
             return loaded
     raise AssertionError("unreachable")
-
-
-def _pause(attempt: int) -> float:
-    """Seconds, which differ from load to load, so that two do not meet again."""
-    longest: float = min(PAUSE * 2 ** (attempt - 1), PAUSE_MAX)
-    return longest * random.uniform(0.5, 1)  # noqa: S311 - nothing secret
 
 
 def _attempt(warehouse: Warehouse, store: FileStore, target: FileTarget, staged: Sequence[Staged]) -> LoadedFiles:

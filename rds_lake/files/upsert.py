@@ -5,7 +5,6 @@ later, so that the outcome does not depend on the order in which files are handl
 """
 
 import io
-import random
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from rds_lake.files.check import RAW
 from rds_lake.files.schema import LINE, TableSchema
 from rds_lake.files.stage import Staged
 from rds_lake.files.store import FileStore
+from rds_lake.pauses import pause
 from rds_lake.sql import quote as quote_in
 from rds_lake.sql import quote_all as quote_all_in
 from rds_lake.warehouse.connection import CollisionError, Database, Session, Whose
@@ -183,7 +183,7 @@ def put(database: Database, store: FileStore, table: FeedTable, staged: Staged) 
         except TransientError:
             if attempt == ATTEMPTS:
                 raise
-            time.sleep(PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))  # noqa: S311 - no two come at once
+            time.sleep(pause(attempt, PAUSE))
     raise AssertionError("unreachable")
 
 

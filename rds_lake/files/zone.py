@@ -1,13 +1,12 @@
 """The drop zone at work: files below `<database>/<action>/<table>/` into tables of Redshift.
 
-A table is what its schema file says; the agreed schema lies in `schemas/<database>/<table>.json`. Files are staged one
-after the other in the order in which they landed, each under the schema of that moment, then loaded table by table.
+A table is what its schema files have come to (`rds_lake.files.agreed`). Files are staged in the order in which they
+landed, each under the schema of that moment, then loaded table by table.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import cache, partial
 from itertools import groupby
@@ -15,8 +14,8 @@ from typing import Any
 
 import duckdb
 
-from rds_lake.audit_log.record import moment_of, stamp
 from rds_lake.errors import ConfigError, PermanentError, TransientError
+from rds_lake.files.agreed import AgreedSchema, AgreedSchemas
 from rds_lake.files.keeper import Keeper
 from rds_lake.files.load import LoadedFiles, load_files, prepare
 from rds_lake.files.schema import LINE, NAME_BYTES, RefusedError, TableSchema, evolve, read_schema
@@ -35,28 +34,8 @@ ACTIONS = ("append", "truncate", "schema")
 SCHEMA_MAX = 4 * 1024 * 1024
 """Bytes of a schema file."""
 
-SCHEMA_FILES = 100
-"""Files that an agreed schema names: one that is taken again after a crash may have been followed by others."""
-
 UNKNOWN = "unknown"
 """The action of a file whose key names none."""
-
-
-@dataclass(frozen=True)
-class Agreed:
-    """The schema of a table as it stands.
-
-    Attributes:
-        schema: the schema.
-        landed_at: when the file landed that it is from.
-        file_ids: the last files that went into it, oldest first.
-        etag: what a replacement must name.
-    """
-
-    schema: TableSchema
-    landed_at: datetime
-    file_ids: tuple[str, ...]
-    etag: str
 
 
 class DropZone:
@@ -76,6 +55,7 @@ class DropZone:
         self._store = store
         self._warehouse = warehouse
         self._say = say
+        self._agreed = AgreedSchemas(store, spec.database)
 
     @property
     def name(self) -> str:
@@ -199,7 +179,7 @@ class DropZone:
                 yield from self._check_all([w for w in together if w.place.table not in held], kept, engine)
 
     def _is_new(self, table: str) -> bool:
-        return self._store.look(self._schema_key(table.partition(".")[2])) is None
+        return not self._agreed.has(table.partition(".")[2])
 
     def _check_all(
         self, works: Sequence[Work], kept: Keeper, engine: duckdb.DuckDBPyConnection
@@ -255,7 +235,7 @@ class DropZone:
         Raises:
             RefusedError: there is none.
         """
-        if agreed := self.agreed(table):
+        if agreed := self._agreed.read(table):
             return agreed.schema
         raise RefusedError(
             f"The table {name} is unknown: it has no schema.",
@@ -263,25 +243,6 @@ class DropZone:
         )
 
     # --- schemas -----------------------------------------------------------------------------------------------------
-
-    def _schema_key(self, table: str) -> str:
-        return f"schemas/{self._spec.database}/{table}.json"
-
-    def agreed(self, table: str) -> Agreed | None:
-        """The schema of a table as it stands, None when it has none."""
-        found = self._store.get(self._schema_key(table))
-        if found is None:
-            return None
-        try:
-            data = json.loads(found[0])
-            schema, landed_at = TableSchema.model_validate(data["schema"]), moment_of(data["landed_at"])
-            ids = data["file_ids"] if "file_ids" in data else [data["file_id"]]
-            return Agreed(schema, landed_at, tuple(ids), found[1])
-        except (ValueError, KeyError, TypeError) as error:
-            raise PermanentError(
-                f"{self._store.url(self._schema_key(table))} is no schema that rds_lake wrote: {error!r}.",
-                "Move it away and drop the schema file again.",
-            ) from error
 
     def _take_schema(self, work: Work, kept: Keeper) -> Result:
         """Take a schema file: agree on it, and make the table in Redshift what it says.
@@ -295,17 +256,14 @@ class DropZone:
         with kept.content(work) as (content, digest):
             wanted = read_schema(content.read(), work.version.name)
         while True:
-            held = self.agreed(table)
+            held = self._agreed.read(table)
             if held and work.version.file_id in held.file_ids:  # an earlier attempt went as far as that
                 schema = held.schema
                 break
             schema = self._next_schema(table, held, wanted, work)
-            ids = [*(held.file_ids if held else ()), work.version.file_id][-SCHEMA_FILES:]
-            data = {"landed_at": stamp(work.version.landed_at), "file_ids": ids}
-            text = json.dumps({**data, "schema": schema.model_dump()}, indent=1).encode()
             self._prepare(table, schema)
             try:
-                self._store.put_if(self._schema_key(table), text, held.etag if held else None)
+                self._agreed.replace(table, schema, work.version, held)
             except ConflictError:
                 continue  # another schema file was faster: look what it says
             break
@@ -313,7 +271,7 @@ class DropZone:
         details = {"columns": {column.name: column.type for column in schema.columns}, "notes": notes}
         return Result("completed", rows_read=0, rows_loaded=0, rows_discarded=0, content=digest, details=details)
 
-    def _next_schema(self, table: str, held: Agreed | None, wanted: TableSchema, work: Work) -> TableSchema:
+    def _next_schema(self, table: str, held: AgreedSchema | None, wanted: TableSchema, work: Work) -> TableSchema:
         if held is None:
             if table not in self._spec.tables and not self._spec.new_tables:
                 raise RefusedError(
@@ -363,7 +321,7 @@ class DropZone:
             yield work, self._loaded(done, loaded)
 
     def _load_together(self, table: str, staged: Sequence[Staged]) -> LoadedFiles:
-        agreed = self.agreed(table.partition(".")[2])
+        agreed = self._agreed.read(table.partition(".")[2])
         if agreed is None:
             raise PermanentError(f"The schema of {table} is gone.", "Drop the schema file again.")
         target = self.target(table.partition(".")[2], agreed.schema)

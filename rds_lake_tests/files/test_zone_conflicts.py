@@ -9,6 +9,7 @@ from dropping import Drops
 from rds_lake.errors import TransientError
 from rds_lake.files import load, zone
 from rds_lake.files.load import ATTEMPTS, PAUSE_MAX, load_files
+from rds_lake.pauses import pause
 from rds_lake.warehouse.connection import Session
 
 pytestmark = pytest.mark.stack
@@ -71,7 +72,7 @@ def test_one_that_is_rolled_back_every_time_waits_for_the_next_sweep(rooms, monk
 
 
 def test_pauses_grow_up_to_a_few_seconds_and_no_two_are_alike():
-    pauses = [[load._pause(attempt) for _ in range(50)] for attempt in range(1, ATTEMPTS)]
+    pauses = [[pause(attempt, load.PAUSE, PAUSE_MAX) for _ in range(50)] for attempt in range(1, ATTEMPTS)]
     assert all(len(set(some)) > 1 for some in pauses)
     assert max(pauses[0]) <= min(pauses[1])
     assert max(map(max, pauses)) <= PAUSE_MAX

@@ -130,8 +130,10 @@ def show_received(console: Console, received: Sequence[Received]) -> None:
             text = f"{word} {escape(record.file_name)}: {escape(record.error)}"
             console.print(text, highlight=False, soft_wrap=True)
     for each in received:
-        for line in each.failed:
-            console.print(f"[red]error[/] {each.name}: {escape(line)}", highlight=False, soft_wrap=True)
+        lines = [f"[yellow]note[/] {each.name}: {escape(line)}" for line in each.notes]
+        lines += [f"[red]error[/] {each.name}: {escape(line)}" for line in each.failed]
+        for text in lines:
+            console.print(text, highlight=False, soft_wrap=True)
     if not records:
         console.print("Nothing new has been dropped.", highlight=False)
 

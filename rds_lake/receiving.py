@@ -13,7 +13,7 @@ import dagster as dg
 
 from rds_lake.assets.files import RECEIVER_METADATA, claim_waiting, job_name, run_config
 from rds_lake.audit_log.record import Record
-from rds_lake.errors import ConfigError, PermanentError, SpecError
+from rds_lake.errors import ConfigError, PermanentError, RdsLakeError, SpecError
 from rds_lake.event_log import recording
 from rds_lake.file_sensors import FILES_OF_A_RUN, queue_name
 from rds_lake.files.events import take_events
@@ -35,10 +35,12 @@ class Received:
         name: the drop zone or feed.
         records: the files that were handled, as the audit log has them.
         failed: runs that failed, each with what it said.
+        notes: what is wrong with the events; the listing finds what they do not tell.
     """
 
     name: str
     records: list[Record] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
     @property
@@ -205,19 +207,23 @@ class Receive:
     def one(self, spec: ReceiverSpec) -> Received:
         """Notice and handle the files of one drop zone or feed."""
         done = Received(spec.name)
-        claimed = self._claim(spec)
+        claimed = self._claim(spec, done)
         self._say(f"{spec.name}: {len(claimed):,} new files")
         for start in range(0, len(claimed), FILES_OF_A_RUN):
             some = claimed[start : start + FILES_OF_A_RUN]
             self._run(spec, some, done)
         return done
 
-    def _claim(self, spec: ReceiverSpec) -> list[Record]:
+    def _claim(self, spec: ReceiverSpec, done: Received) -> list[Record]:
         """Claim what events tell of, then what a listing finds: the order in which the sensors see it."""
         log, receiver = self._files.audit_log(), self._files.receiver(spec)
-        claimed = list(
-            take_events(self._files.queue(queue_name(spec)), receiver, log, most=100_000, seconds=60).claimed
-        )
+        claimed: list[Record] = []
+        try:
+            taken = take_events(self._files.queue(queue_name(spec)), receiver, log, most=100_000, seconds=60)
+            claimed += taken.claimed
+            done.notes += taken.problems
+        except RdsLakeError as error:  # if it is not the queue that is away, the listing meets the same and says so
+            done.notes.append(f"No event was read, the bucket was listed instead: {error}")
         return [*claimed, *claim_waiting(receiver, log)]
 
     def _run(self, spec: ReceiverSpec, claimed: Sequence[Record], done: Received) -> None:

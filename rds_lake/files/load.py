@@ -20,7 +20,6 @@ from rds_lake.files.order import LoadPlan, plan_load, stands_for
 from rds_lake.files.schema import RefusedError
 from rds_lake.files.stage import Staged
 from rds_lake.files.statements import (
-    COUNT_LEDGER,
     ENTRIES_SINCE,
     PIPELINE_OF,
     REPEATED,
@@ -44,7 +43,7 @@ from rds_lake.warehouse.migrate import (
     read_columns,
     required_beside,
 )
-from rds_lake.warehouse.statements import LEDGER, present_columns
+from rds_lake.warehouse.statements import FILES_OF, LEDGER, present_columns
 
 ATTEMPTS = 6
 """How often a load is tried. All loads read and write one ledger, so on a cluster that isolates transactions by
@@ -341,7 +340,7 @@ def _refuse_strangers(session: Session, target: FileTarget) -> None:
     """Refuse a table that has rows of which no file is known: a truncate would take away what somebody else keeps."""
     if session.execute(target.any_row()) == [(0,)]:
         return
-    [(files, _)] = session.execute(COUNT_LEDGER, (target.place,))
+    [(files,)] = session.execute(FILES_OF, (target.place,))
     if not files:
         raise RefusedError(
             f"The warehouse table {target.place} has rows that no file has brought. Nothing was changed.",

@@ -12,12 +12,10 @@ from functools import partial
 from rds_lake.sql import literal
 from rds_lake.sql import quote as quote_in
 from rds_lake.sql import quote_all as quote_all_in
-from rds_lake.warehouse.statements import INTERNAL_SCHEMA, LEDGER
+from rds_lake.warehouse.statements import FILE_LEDGER, INTERNAL_SCHEMA, LEDGER
 
 quote = partial(quote_in, dialect="redshift")
 quote_all = partial(quote_all_in, dialect="redshift")
-
-FILE_LEDGER = f"{INTERNAL_SCHEMA}.file_ledger"
 
 FILE_LEDGER_COLUMNS = (
     ("table_name", "VARCHAR(260) NOT NULL"),
@@ -184,9 +182,6 @@ def remember(rows: int) -> str:
     marks = ", ".join(["%s"] * len(FILE_LEDGER_COLUMNS))
     return f"INSERT INTO {FILE_LEDGER} ({_NAMES}) VALUES {', '.join([f'({marks})'] * rows)}"
 
-
-COUNT_LEDGER = f"SELECT COUNT(*), SUM(rows_loaded) FROM {FILE_LEDGER} WHERE table_name = %s"
-"""Files and rows that the ledger has for a table; parameter: the table."""
 
 PIPELINE_OF = f"SELECT table_name FROM {LEDGER} WHERE target = %s LIMIT 1"
 """The pipeline that loads a table of the warehouse; parameter: the table."""

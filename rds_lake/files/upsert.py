@@ -43,6 +43,9 @@ LEDGER_COLUMNS = (
     "landed_at TIMESTAMPTZ NOT NULL, rows_loaded BIGINT NOT NULL, loaded_at TIMESTAMPTZ NOT NULL"
 )
 
+IDLE_SECONDS = 300
+"""How long a worker that stands still inside a transaction may keep others waiting: as long as its lease."""
+
 PIECE_ROWS = 4096
 """Rows that are sent at a time."""
 
@@ -191,6 +194,7 @@ def _attempt(database: Database, store: FileStore, table: FeedTable, staged: Sta
     with database.connect() as session:
         _prepare(session, table)
         with session.transaction():
+            session.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
             now = datetime.now(UTC)
             row = (table.place, staged.file_id, staged.name, staged.content, staged.landed_at, staged.rows, now)
             if not session.execute(table.claim(), row):

@@ -21,6 +21,7 @@ CONNECT_TIMEOUT = 10
 """Seconds until a connection attempt is given up."""
 
 _PASSING_CLASSES = {"08", "40", "53", "57"}  # connection, rollback by conflict, resources, operator intervention
+_STOOD_STILL = errorcodes.IDLE_IN_TRANSACTION_SESSION_TIMEOUT  # a transaction of ours kept others waiting
 # Redshift's own numbers: serializable isolation violation; table made after the snapshot.
 _PASSING = re.compile(r"\b(?:error|code):?\s*(?:1023|1018)\b", re.IGNORECASE)
 
@@ -76,7 +77,7 @@ def translate(error: psycopg2.Error, address: str, whose: Whose = WAREHOUSE) -> 
     if code in _COLLISIONS or (code == errorcodes.UNIQUE_VIOLATION and _is_of_catalog(error)):
         return CollisionError(problem, "Another session made the same at the same moment: try again.")
     is_lost = not code and (isinstance(error, _LOST) or type(error) is psycopg2.DatabaseError)
-    if code[:2] in _PASSING_CLASSES or is_lost:
+    if code[:2] in _PASSING_CLASSES or code == _STOOD_STILL or is_lost:
         return TransientError(problem, f"Is the {whose.title} up and reachable? 'rds-lake status' shows the local one.")
     if _PASSING.search(text):
         return TransientError(problem, "Another transaction was in the way: try again.")

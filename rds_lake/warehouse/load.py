@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from rds_lake.cursors import cut, key_of_start
-from rds_lake.errors import PermanentError, TransientError
+from rds_lake.errors import PermanentError, SpecError, TransientError
 from rds_lake.extract.contract import layout
 from rds_lake.lake.aws import ConflictError
 from rds_lake.lake.keys import WHOLE_TABLE, TableKeys
@@ -30,7 +30,16 @@ from rds_lake.spec import TableSpec
 from rds_lake.warehouse import ledger
 from rds_lake.warehouse.connection import CollisionError, Session, Warehouse
 from rds_lake.warehouse.migrate import prepare_ledger, prepare_target, read_held
-from rds_lake.warehouse.statements import FORGET_ROWS, Target, forget, merge_windows, remember
+from rds_lake.warehouse.statements import (
+    FILE_LEDGER,
+    FILES_OF,
+    FORGET_ROWS,
+    Target,
+    forget,
+    merge_windows,
+    present_columns,
+    remember,
+)
 
 ATTEMPTS = 3
 """How often a load is tried when the connection breaks or another transaction is in the way."""
@@ -163,6 +172,7 @@ def _attempt(
     groups = _grouped(store, spec, staged)
     target = groups[0].target
     with warehouse.connect() as session:
+        _refuse_files(session, target)
         for statement in target.setup():
             try:
                 session.execute(statement)
@@ -192,6 +202,19 @@ def _attempt(
             for group in groups:
                 _record(session, spec, group, rows, states)
         return Loaded(rows, tuple(session.statements), _copied_from(groups), migrated=migrated)
+
+
+def _refuse_files(session: Session, target: Target) -> None:
+    """Refuse a table that files are loaded into: each would undo what the other does."""
+    if not session.execute(present_columns(), tuple(FILE_LEDGER.split("."))):
+        return
+    [(files,)] = session.execute(FILES_OF, (target.place,))
+    if files:
+        raise SpecError(
+            f"The warehouse table {target.place} is loaded from files ({files:,} so far). Nothing was changed.",
+            "Give the pipeline another 'warehouse.table' or 'warehouse.schema'. If no more files come for that table, "
+            "drop it and delete its rows of rds_lake.file_ledger.",
+        )
 
 
 def _copied_from(groups: Sequence[_Group]) -> str | None:

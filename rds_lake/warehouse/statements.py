@@ -25,6 +25,9 @@ INTERNAL_SCHEMA = "rds_lake"
 
 LEDGER = f"{INTERNAL_SCHEMA}.load_ledger"
 
+FILE_LEDGER = f"{INTERNAL_SCHEMA}.file_ledger"
+"""The ledger of the files that are loaded into other tables."""
+
 LEDGER_COLUMNS = (
     ("table_name", "VARCHAR(127) NOT NULL"),
     ("partition_key", "VARCHAR(32) NOT NULL"),
@@ -271,6 +274,9 @@ def read_ledger(present: Collection[str]) -> str:
 
 READ_SHAPES = f"SELECT DISTINCT shape FROM {LEDGER} WHERE table_name = %s"
 """The shapes in which partitions of a table are loaded; parameter: the table."""
+
+FILES_OF = f"SELECT COUNT(*) FROM {FILE_LEDGER} WHERE table_name = %s"
+"""How many files are loaded into a table; parameter: the table."""
 
 READ_LOADS = f"SELECT DISTINCT manifest FROM {LEDGER} WHERE table_name = %s"
 """The addresses of the COPY manifests that a table's ledger rows name; parameter: the table."""

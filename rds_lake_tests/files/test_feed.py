@@ -22,6 +22,8 @@ import yaml
 from dropping import POSTGRES, Drops, day
 
 from rds_lake.errors import TransientError
+from rds_lake.files import feed as feed_module
+from rds_lake.files import upsert
 from rds_lake.files.feed import FileFeed
 from rds_lake.warehouse.connection import Database
 
@@ -434,6 +436,31 @@ def test_when_postgresql_is_away_files_wait_and_are_put_in_once_it_is_back(rooms
     assert (record.status, record.error, record.run_id) == ("completed", None, "run-2")
     assert drops.record(dropped).error is None
     assert drops.rows("", "transactionid") == [("T00001",)]
+    drops.check_accounts()
+
+
+def test_a_worker_that_stands_still_in_a_transaction_does_not_keep_the_next_one_waiting(rooms, monkeypatch):
+    drops = feed(rooms)
+    dropped = drops.source("a.csv", export(row(1), row(2)))
+    pieces, asked, others = upsert._pieces, [], []
+
+    def put(*given: Any) -> upsert.Done:
+        asked.append(given[1:])
+        return upsert.put(*given)
+
+    def stand_still(*given: Any):
+        if not others:
+            others.append(None)
+            others[0] = upsert.put(drops.postgres(), *asked[0])  # waits for the one that waits for it
+        yield from pieces(*given)
+
+    monkeypatch.setattr(feed_module, "put", put)
+    monkeypatch.setattr(upsert, "_pieces", stand_still)
+    monkeypatch.setattr(upsert, "IDLE_SECONDS", 1)
+    record = drops.one(dropped)
+    assert others == [upsert.Done(2, is_new=True)]
+    assert (record.status, record.rows_loaded) == ("completed", 2)
+    assert sorted(drops.rows("", "transactionid")) == [("T00001",), ("T00002",)]
     drops.check_accounts()
 
 

@@ -25,7 +25,7 @@ from rds_lake.files.listing import Cursor
 from rds_lake.files.machine import new_record
 from rds_lake.files.spec import DropZoneSpec
 from rds_lake.files.version import FileVersion, Place
-from rds_lake.receiving import set_up
+from rds_lake.receiving import Receive, set_up
 from rds_lake.resources.files import FilesResource
 from rds_lake.resources.services import WarehouseResource
 from rds_lake.warehouse.connection import Warehouse
@@ -283,25 +283,48 @@ def _all_ticks(location: Location) -> list[Record]:
     return claimed
 
 
+def without_queue(zone: Location, how: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Take the queue away; what is said of it."""
+    if how == "no queue":
+        queue = queue_of(zone)
+        queue.sqs.delete_queue(QueueUrl=queue.url)
+        return f"The SQS queue rds_lake_{zone.name} does not exist. Make it with 'rds-lake files setup'"
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", "http://127.0.0.1:9")
+    monkeypatch.setattr("rds_lake.resources.services.ATTEMPTS", 1)
+    return f"The AWS endpoint could not be reached while asking for the SQS queue rds_lake_{zone.name}"
+
+
 @pytest.mark.parametrize("how", ["no queue", "nobody answers"])
 def test_without_its_queue_the_event_sensor_says_so_and_the_listing_finds_all(
     zone: Location, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dropped = [zone.drops.schema("t", "id bigint"), zone.drops.drop("append", "t", "a.csv", "id\n1\n")]
-    if how == "no queue":
-        queue = queue_of(zone)
-        queue.sqs.delete_queue(QueueUrl=queue.url)
-        wanted = f"The SQS queue rds_lake_{zone.name} does not exist. Make it with 'rds-lake files setup'"
-    else:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", "http://127.0.0.1:9")
-        monkeypatch.setattr("rds_lake.resources.services.ATTEMPTS", 1)
-        wanted = f"The AWS endpoint could not be reached while asking for the SQS queue rds_lake_{zone.name}"
+    wanted = without_queue(zone, how, monkeypatch)
     with pytest.raises(RdsLakeError, match=wanted):
         zone.tick("events")
     tick = zone.tick("listing")
     assert ids(zone.claims(tick)) == ids(dropped)
     assert all(result.success for result in zone.run_all(tick))
     zone.drops.check_accounts("t")
+
+
+@pytest.mark.parametrize("how", ["no queue", "nobody answers"])
+def test_without_its_queue_receive_says_so_and_lists(zone: Location, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped = [zone.drops.schema("t", "id bigint"), zone.drops.drop("append", "t", "a.csv", "id\n1\n")]
+    wanted = without_queue(zone, how, monkeypatch)
+    received = Receive(zone.definitions, zone.instance, lambda _: None).one(zone.drops.spec)
+    [note] = received.notes
+    assert note.startswith(f"No event was read, the bucket was listed instead: {wanted}")
+    assert ids(received.records) == ids(dropped)
+    assert received.ok
+    zone.drops.check_accounts("t")
+
+
+def test_receive_tells_of_messages_that_it_does_not_understand(zone: Location) -> None:
+    queue_of(zone).send(["{}"])
+    received = Receive(zone.definitions, zone.instance, lambda _: None).one(zone.drops.spec)
+    assert received.notes == ["a message is not of S3: it has no 'detail'"]
+    assert received.records == []
 
 
 def test_a_run_that_never_came_is_asked_for_again_by_the_listing(

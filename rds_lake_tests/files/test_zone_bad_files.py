@@ -9,8 +9,9 @@ import io
 import json
 import lzma
 import random
-import time
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,15 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from dropping import Drops
+from rooms import PACKAGE
 
 from rds_lake.audit_log.record import Record
 from rds_lake.files.keeper import Keeper
 from rds_lake.files.machine import ATTEMPTS
 from rds_lake.files.version import FileVersion
 from rds_lake.files.work import Result, Work
-
-SECONDS = 60
-"""What the whole pass may take, with three hundred million lines of bombs in it; it takes about ten."""
 
 GOOD = "id,name\n1,a\n2,b\n"
 
@@ -46,13 +45,15 @@ def archive() -> bytes:
 
 
 def bomb(line: bytes) -> bytes:
-    """A thousand megabytes of a line, packed."""
-    target = io.BytesIO()
+    """A thousand megabytes of a line, packed: one block, made once, a thousand times in one gzip member."""
     piece = line * (1024 * 1024 // len(line))
-    with gzip.GzipFile(fileobj=target, mode="wb") as file:
-        for _ in range(1000):
-            file.write(piece)
-    return target.getvalue()
+    packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    block = packer.compress(piece) + packer.flush(zlib.Z_FULL_FLUSH)
+    crc = 0
+    for _ in range(1000):
+        crc = zlib.crc32(piece, crc)
+    head = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+    return head + block * 1000 + packer.flush() + struct.pack("<II", crc, 1000 * len(piece))
 
 
 def noise(*, zeros: bool) -> bytes:
@@ -362,7 +363,6 @@ class Pass:
     dropped: Mapping[str, FileVersion]
     records: Mapping[str, Record]
     bodies: Mapping[str, bytes]
-    seconds: float
 
     def told(self, text: str, name: str) -> str:
         """An error's text with the names of this pass."""
@@ -385,12 +385,10 @@ def bad_day(rooms) -> Pass:
     for key, body in keys.items():
         bodies[key] = body.encode() if isinstance(body, str) else body
         dropped[key] = drops.put(f"{drops.database}/{key}", bodies[key])
-    start = time.monotonic()
     drops.run()
-    seconds = time.monotonic() - start
     known = {record.file_id: record for record in drops.all_records()}
     records = {key: known[version.file_id] for key, version in dropped.items()}
-    return Pass(drops, dropped, records, bodies, seconds)
+    return Pass(drops, dropped, records, bodies)
 
 
 def longest(drops: Drops) -> str:
@@ -441,8 +439,7 @@ def test_files_with_strange_names_are_loaded_beside_all_the_bad_ones(bad_day):
 
 
 @pytest.mark.slow
-def test_a_bad_day_takes_seconds_and_loses_nothing(bad_day):
-    assert bad_day.seconds < SECONDS
+def test_a_bad_day_loses_nothing(bad_day):
     drops = bad_day.drops
     drops.check_accounts("things")
     assert all(len(key.encode()) <= 1024 for key in drops.keys(""))
@@ -450,6 +447,16 @@ def test_a_bad_day_takes_seconds_and_loses_nothing(bad_day):
     assert len(moved) == len(drops.all_records())
     assert {f"s3://{drops.bucket}/{key}" for key in drops.keys("")} >= moved
     assert not [key for key in drops.keys("staging/") if key.endswith("original")]
+
+
+def test_the_documentation_tells_what_the_records_say():
+    text = (PACKAGE.parent / "docs" / "files.md").read_text(encoding="utf-8")
+    section = text.split("## What is said of bad files\n")[1].split("\n## ")[0]
+    told = [line.split(" | ")[1].strip("` |") for line in section.splitlines() if line.startswith("| `")]
+    says = [error for _, error in (*FILES.values(), *SCHEMAS.values())] + list(KEYS.values())
+    names = {"bucket": "acme-drop", "db": "supply", "size": 1_019_000}
+    assert len(told) == 23
+    assert set(told) <= {error.format(**names).replace("|", r"\|") for error in says}
 
 
 # --- operations and limits -------------------------------------------------------------------------------------------

@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 from dropping import Drops, day
+from rooms import table_spec
 
-from rds_lake.errors import PermanentError
+from rds_lake.errors import PermanentError, SpecError
+from rds_lake.extract.types import Column
 from rds_lake.files.spec import ZoneTable
+from rds_lake.warehouse import ledger
 from rds_lake.warehouse.connection import Session
+from rds_lake.warehouse.load import load
 from rds_lake.warehouse.statements import LEDGER, LEDGER_COLUMNS
 
 AT = datetime.fromisoformat("2026-01-02T00:00:00")
@@ -523,6 +527,20 @@ def test_a_table_that_a_pipeline_has_taken_meanwhile_takes_no_file(rooms):
     assert record.status == "failed"
     assert "is loaded by the table pipeline orders" in record.error
     assert drops.rows("things", "id") == [(7,)]
+
+
+def test_a_table_that_files_are_loaded_into_is_taken_by_no_pipeline(rooms):
+    drops = Drops.zone(rooms.environ)
+    drops.schema("things", "id bigint")
+    drops.one(drops.drop("append", "things", "t.csv", "7\n"))
+    spec = table_spec(rooms.name(), warehouse={"schema": drops.spec.schema_name, "table": "THINGS"})
+    staged = rooms.batch(spec, "staging", [Column("id", "bigint")], [(8,)], partition="all").manifest
+    with pytest.raises(SpecError, match=rf"{drops.database}.things is loaded from files \(1 so far\)") as raised:
+        load(rooms.warehouse, rooms.store, spec, [staged])
+    assert "warehouse.table" in raised.value.remedy
+    assert drops.rows("things", "id") == [(7,)]
+    with rooms.warehouse.connect() as session:
+        assert ledger.read(session, spec.table) == {}
 
 
 def is_loaded_by(drops: Drops, pipeline: str) -> None:

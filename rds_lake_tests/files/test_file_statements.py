@@ -9,6 +9,7 @@ from rds_lake.files import statements
 from rds_lake.files.schema import LINE
 from rds_lake.files.statements import FileTarget
 from rds_lake.warehouse.migrate import Migration, statements_alone, statements_together
+from rds_lake.warehouse.statements import FILES_OF
 
 COLUMNS = (
     ("id", "BIGINT"),
@@ -49,7 +50,6 @@ def all_statements(target: FileTarget) -> list[str]:
         statements.ENTRIES_SINCE,
         statements.TRUNCATES,
         statements.REVIVE,
-        statements.COUNT_LEDGER,
         statements.PIPELINE_OF,
         statements.remember(2),
     ]

@@ -51,6 +51,7 @@ def all_statements(target: FileTarget) -> list[str]:
         statements.TRUNCATES,
         statements.REVIVE,
         statements.PIPELINE_OF,
+        FILES_OF,
         statements.remember(2),
     ]
     return [*found, target.delete_same_keys()] if target.keys else found

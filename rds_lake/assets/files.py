@@ -128,7 +128,7 @@ def facts_of(record: Record, result: Result) -> dict[str, Fact]:
         "landed at": MetadataValue.timestamp(record.landed_at),
         "bytes": record.size or 0,
         "rows read": result.rows_read,
-        "dagster/row_count": result.rows_loaded,
+        "rows loaded": result.rows_loaded,
         "rows discarded": result.rows_discarded,
         "error": result.error,
         "lies at": record.moved_to,
@@ -148,7 +148,7 @@ def _event(key: dg.AssetKey, record: Record, result: Result) -> dg.AssetMaterial
     facts = facts_of(record, result)
     if result.status == "completed":
         return dg.AssetMaterialization(key, description=record.file_name, metadata=facts)
-    facts.pop("dagster/row_count", None)  # the table's plot is of what was loaded
+    facts.pop("rows loaded", None)  # the table's plot is of what was loaded
     return dg.AssetObservation(key, description=f"{record.file_name} was {result.status}", metadata=facts)
 
 

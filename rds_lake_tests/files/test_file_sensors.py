@@ -411,7 +411,7 @@ def test_each_accepted_file_of_a_zone_is_a_materialisation_and_each_refused_one_
         "file id": record.file_id,
         "bytes": record.size,
         "rows read": 2,
-        "dagster/row_count": 1,
+        "rows loaded": 1,
         "rows discarded": 1,
         "discard rate": 0.5,
         "error": record.error,
@@ -421,7 +421,7 @@ def test_each_accepted_file_of_a_zone_is_a_materialisation_and_each_refused_one_
         "reasons": {"id is no bigint": 1},
     }
     [event] = seen[table]
-    assert "dagster/row_count" not in event.metadata
+    assert "rows loaded" not in event.metadata
     assert values(event)["error"] == drops.record(dropped["bad.csv"]).error
     checks = {check.asset_key: check for check in result.get_asset_check_evaluations()}
     assert {key: check.passed for key, check in checks.items()} == {table: False, unknown: False, rest: False}
@@ -442,7 +442,7 @@ def test_each_accepted_file_of_a_feed_is_a_materialisation_of_its_three_assets(f
     source, cleaned, rds = (dg.AssetKey(f"things_{stage}") for stage in ("source", "cleaned", "rds"))
     for key in (source, cleaned, rds):
         made = told(feed.instance, key, "materialization")
-        assert {event.description: values(event)["dagster/row_count"] for event in made} == {"a.csv": 2, "b.csv": 1}
+        assert {event.description: values(event)["rows loaded"] for event in made} == {"a.csv": 2, "b.csv": 1}
     assert [event.description for event in told(feed.instance, source, "observation")] == ["c.csv was rejected"]
     assert told(feed.instance, rds, "observation") == []
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}

@@ -130,7 +130,7 @@ def facts_of(record: Record, result: Result) -> dict[str, Fact]:
         "rows read": result.rows_read,
         "rows loaded": result.rows_loaded,
         "rows discarded": result.rows_discarded,
-        "error": result.error,
+        "note" if result.status == "completed" else "error": result.error,
         "lies at": record.moved_to,
         "report": record.report,
         "discarded": result.details.get("discarded"),

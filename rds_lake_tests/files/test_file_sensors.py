@@ -414,7 +414,7 @@ def test_each_accepted_file_of_a_zone_is_a_materialisation_and_each_refused_one_
         "rows loaded": 1,
         "rows discarded": 1,
         "discard rate": 0.5,
-        "error": record.error,
+        "note": record.error,
         "lies at": record.moved_to,
         "report": record.report,
         "discarded": drops.report(record)["result"]["details"]["discarded"],

@@ -13,7 +13,10 @@ REQUIREMENTS = {
     "connectorx": ("connectorx==0.4.6", "pyarrow==26.0.1"),
     "polars": ("polars==2.1.0", "connectorx==0.4.6", "pyarrow==26.0.1", "boto3"),
     "duckdb": ("duckdb==1.5.5", "duckdb-extension-mysql==1.5.5"),
-    "dlt": ("dlt[sql_database,filesystem,parquet,s3]==1.31.0", "pymysql==1.2.4", "connectorx==0.4.6"),
+    "dlt": (
+        "dlt[sql_database,filesystem,parquet,s3,postgres]==1.31.0",
+        *("pymysql==1.2.4", "connectorx==0.4.6", "pandas==3.1.1"),
+    ),
     "sling": ("sling-linux-amd64==1.4.11",),  # later ones fetch their program from elsewhere
     "ingestr": ("ingestr==1.1.0",),  # the same
     "spark": ("pyspark==4.1.2",),

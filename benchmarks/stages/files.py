@@ -13,6 +13,7 @@ from typing import Any
 import boto3
 
 from benchmarks.contenders import CannotError, Contender, Facts, Stage, Step
+from benchmarks.environments import python, release
 from benchmarks.scene import ROOT, WAREHOUSE, Scene
 from rds_lake.audit_log.log import AuditLog
 from rds_lake.audit_log.record import Item, identity_key, pointer, to_item
@@ -20,6 +21,8 @@ from rds_lake.files.machine import new_record
 from rds_lake.files.spec import DropZoneSpec
 from rds_lake.files.store import FileStore
 from rds_lake.files.zone import DropZone
+from rds_lake.lake.s3 import open_s3
+from rds_lake.lake.store import ObjectStore
 from rds_lake.warehouse.connection import Warehouse
 
 PREFIX = "bench/append/deliveries/"
@@ -88,6 +91,12 @@ def dropped(scene: Scene, rows: int) -> Stage:
         command = [sys.executable, str(PEERS / "copy_files.py"), bucket, PREFIX]
         return [Step(command, environ, after=lambda: _check(scene, "bench_naive", rows, {}))]
 
+    def dlt(turn: int) -> Sequence[Step]:
+        database, state = "bench_dlt", scene.fresh_folder("dlt-files")
+        environ = {**fill(turn, database), **scene.postgres_environ(database)}
+        command = [str(python(scene, "dlt")), str(PEERS / "load_files_dlt.py"), bucket, PREFIX, str(state)]
+        return [Step(command, environ, after=lambda: _check(scene, database, rows, {}))]
+
     def ours(turn: int) -> Sequence[Step]:
         environ = fill(turn, "bench_dropped")
         schema = json.dumps(SCHEMA).encode()
@@ -99,9 +108,14 @@ def dropped(scene: Scene, rows: int) -> Stage:
         "dropped",
         f"Many files at once, {ROWS_OF_A_FILE} rows each",
         rows,
-        [Contender("the naive way: COPY each file", "peer", naive), Contender("rds_lake", "ours", ours)],
+        [
+            Contender("the naive way: COPY each file", "peer", naive),
+            Contender(f"{release('dlt', 'dlt')}: filesystem source into PostgreSQL", "peer", dlt),
+            Contender("rds_lake", "ours", ours),
+        ],
         notes="Here rows are files. Ours: each is claimed, kept, checked row by row, staged as Parquet, loaded with "
-        "its ledger row, reported, moved and recorded.",
+        "its ledger row, reported, moved and recorded. dlt tells new files by the time of the last one, checks "
+        "and moves none, and writes into PostgreSQL without the warehouse's shim between.",
         tidy=lambda: scene.empty_bucket(bucket),
     )
 
@@ -154,7 +168,8 @@ def _check(scene: Scene, database: str, files: int, facts: Facts) -> Facts:
 
 def _record_all(scene: Scene, bucket: str, table: str) -> None:
     """Have the audit log say of all objects that they are completed, as it would once they are."""
-    store = FileStore(scene.s3, bucket)
+    s3 = open_s3(bucket, scene.environ, boto3.Session)
+    store = FileStore(scene.s3, ObjectStore(s3, lambda: scene.s3))
     zone = DropZone(DropZoneSpec(database="bench"), store, _no_warehouse)
     dynamodb = _client(scene, "dynamodb")
 

@@ -17,6 +17,9 @@ from rds_lake.local.stack import Stack
 from rds_lake.receiving import AlreadyWaitingError, choose_receivers, drop, receiver_specs, refuse_disputes
 from rds_lake.resources.files import FilesResource
 
+NOBODY = {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"}
+"""What it takes to name objects without asking for any."""
+
 
 def feed(name: str, **more: object) -> FileFeedSpec:
     given = {"feed": name, "key": ["id"], "columns": [{"name": "id", "type": "bigint"}], "target": {"table": "t"}}
@@ -72,7 +75,7 @@ def test_one_that_would_take_the_lakes_own_objects_is_refused(
     with pytest.raises(SpecError, match=r"orders takes files in the bucket lake, which is that of the lake"):
         refuse_disputes([spec], environ)
     refuse_disputes([spec], {**environ, "RDS_LAKE_BUCKET": "another"})
-    for name, value in {**environ, "AWS_DEFAULT_REGION": "us-east-1"}.items():
+    for name, value in {**environ, **NOBODY}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=r"the bucket lake, which is that of the lake \(RDS_LAKE_BUCKET\)"):
         FilesResource().receiver(spec)
@@ -127,8 +130,8 @@ def test_a_code_location_loads_without_any_environment(tmp_path: Path, monkeypat
 def test_a_file_is_dropped_into_places_only_that_there_are(
     place: tuple[str, str | None, str | None], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RDS_LAKE_DROP_BUCKET", "drop")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    for name, value in {**NOBODY, "RDS_LAKE_DROP_BUCKET": "drop"}.items():
+        monkeypatch.setenv(name, value)
     file = tmp_path / "a.csv"
     file.write_text("1\n")
     with pytest.raises((SpecError, ConfigError), match=said):
@@ -136,8 +139,8 @@ def test_a_file_is_dropped_into_places_only_that_there_are(
 
 
 def test_a_file_that_is_not_there_is_not_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RDS_LAKE_DROP_BUCKET", "drop")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    for name, value in {**NOBODY, "RDS_LAKE_DROP_BUCKET": "drop"}.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match="There is no file"):
         drop(receiver_specs(defs), tmp_path / "no.csv", "supply", "suppliers", "append")
 

@@ -149,6 +149,10 @@ class AuditLog(History):
         """
         return self._changed(record, replace(record, lease_until=self._lease_end()), ("lease_until",))
 
+    def is_fresh(self, record: Record) -> bool:
+        """Whether nobody can have taken a file over: more than half of its lease is left, and clocks differ by less."""
+        return record.lease_until is not None and record.lease_until - datetime.now(UTC) > self.lease / 2
+
     def postpone(self, record: Record, error: str, wait: timedelta) -> None:
         """Record that a file could not be done for reasons of ours, and let anybody try again after a while.
 

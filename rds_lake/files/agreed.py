@@ -59,7 +59,7 @@ class AgreedSchemas:
         Raises:
             PermanentError: what lies there is none.
         """
-        found = self._store.get(self._key(table))
+        found = self._store.ours.get(self._key(table))
         if found is None:
             return None
         try:
@@ -86,4 +86,4 @@ class AgreedSchemas:
         """
         ids = [*(held.file_ids if held else ()), version.file_id][-SCHEMA_FILES:]
         data = {"landed_at": stamp(version.landed_at), "file_ids": ids, "schema": schema.model_dump()}
-        self._store.put_if(self._key(table), json.dumps(data, indent=1).encode(), held.etag if held else None)
+        self._store.ours.put_if(self._key(table), json.dumps(data, indent=1).encode(), etag=held.etag if held else None)

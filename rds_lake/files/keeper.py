@@ -1,15 +1,17 @@
 """The copies that are made of files before they are read: nothing that happens to a file's key matters any more."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, TypeVar
 
 from rds_lake.errors import ConfigError, PermanentError
 from rds_lake.files.store import FileStore, VersionGoneError
 from rds_lake.files.version import FileVersion
 from rds_lake.files.work import Work
 from rds_lake.lake.scratch import SPOOL_BYTES
+
+Made = TypeVar("Made")
 
 KEPT = "original"
 """The name of the copy that is made of a file before it is read."""
@@ -43,7 +45,7 @@ class Keeper:
         if file_id not in self._kept:
             key = f"{work.place.prefix('staging', work.version)}{KEPT}"
             before = self._store.look(key) if work.record.attempts > 1 else None
-            self._kept[file_id] = before or self._copy(work, work.version, key)
+            self._kept[file_id] = before or self._tried(work, lambda: self._store.copy(work.version, key))
         return self._kept[file_id]
 
     def bring(self, work: Work, target: str) -> None:
@@ -52,11 +54,12 @@ class Keeper:
         Raises:
             VersionGoneError, UnreadableError, ConfigError: as `keep`.
         """
-        self._copy(work, self.keep(work), target)
+        held = self.keep(work)
+        self._tried(work, lambda: self._store.bring(held, target))
 
-    def _copy(self, work: Work, version: FileVersion, target: str) -> FileVersion:
+    def _tried(self, work: Work, copy: Callable[[], Made]) -> Made:
         try:
-            made = self._store.copy(version, target)
+            made = copy()
         except PermanentError as error:
             if self._can_copy(work):
                 raise UnreadableError(error.problem, "See to it that it can be read, then drop it again.") from error
@@ -70,7 +73,7 @@ class Keeper:
             return True
         folder = work.place.prefix("staging", work.version)
         try:
-            self._store.put(folder + PROBE, b"probe")
+            self._store.ours.put(folder + PROBE, b"probe")
             if (probe := self._store.look(folder + PROBE)) is None:
                 return False
             probed = self._store.copy(probe, folder + PROBED)

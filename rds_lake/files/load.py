@@ -228,7 +228,7 @@ def _copy_manifest(store: FileStore, target: FileTarget, files: Sequence[Staged]
     ]
     digest = hashlib.sha256(" ".join(file.file_id for file in files).encode()).hexdigest()[:16]
     key = f"staging/_loads/{target.schema}/{target.table}/{digest}.json"
-    store.put(key, json.dumps({"entries": entries}).encode())
+    store.ours.put(key, json.dumps({"entries": entries}).encode())
     return store.url(key)
 
 
@@ -238,7 +238,7 @@ def _staged_before(store: FileStore, manifest: str) -> Staged:
     Raises:
         PermanentError: its staged rows are not there any more.
     """
-    found = store.get(manifest.removeprefix(f"s3://{store.bucket}/"))
+    found = store.ours.get(manifest.removeprefix(f"s3://{store.bucket}/"))
     if found is None:
         raise PermanentError(
             f"{manifest} is gone, so a file that landed earlier cannot be put before the one it is of.",

@@ -268,7 +268,7 @@ class Machine:
         is_tired = work.record.attempts > ATTEMPTS
         outcomes: tuple[Outcome, ...] = ("processed", "failed")
         for outcome in outcomes:
-            if found := self._store.get(work.place.prefix(outcome, work.version) + REPORT):
+            if found := self._store.ours.get(work.place.prefix(outcome, work.version) + REPORT):
                 told = json.loads(found[0])["result"]
                 self._say(f"{work.version.name} was {told['status']} by an earlier attempt; it is settled now")
                 if is_tired:
@@ -289,14 +289,15 @@ class Machine:
         report, target = work.place.prefix(outcome, work.version) + REPORT, work.place.file(outcome, work.version)
         try:
             # Still ours, or what follows would overwrite the report of whoever has finished it.
-            self._log.extend(work.record)
-            self._store.put(report, _report(work, result, self._store.url(target)))
+            if not self._log.is_fresh(work.record):
+                self._log.extend(work.record)
+            self._store.ours.put(report, _report(work, result, self._store.url(target)))
             try:
                 moved = self._move(work, target)
             except UnreadableError as error:
                 moved, result = False, _stays(result, error)
                 self._say(f"{work.version.url} stays where it is: {error}")
-                self._store.put(report, _report(work, result, None))
+                self._store.ours.put(report, _report(work, result, None))
             record = self._log.finish(
                 work.record,
                 result.status,

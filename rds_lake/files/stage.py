@@ -148,7 +148,7 @@ class Reading:
 def staged_before(store: FileStore, place: Place, version: FileVersion, outcome: Outcome = "staging") -> Staged | None:
     """What an earlier attempt has staged of a file, None when it did not come to its end."""
     key = place.prefix(outcome, version) + MANIFEST
-    found = store.get(key)
+    found = store.ours.get(key)
     return Staged.from_json(found[0], store.url(key)) if found else None
 
 
@@ -202,16 +202,21 @@ def stage(
         done = staging.take(content, draft)
         bad = place.prefix("discarded", version) + DISCARDED
         if done.discarded:
-            store.upload(bad, staging.discarded_path)
+            _send(store, bad, staging.discarded_path)
             done = replace(done, discarded_key=bad)
         _check_share(done, reading.limit)
         prefix = place.prefix(reading.outcome, version)
         if done.rows:
-            store.upload(prefix + PART, staging.valid_path)
+            _send(store, prefix + PART, staging.valid_path)
             done = replace(done, part=prefix + PART, part_size=staging.valid_path.stat().st_size)
     done = replace(done, manifest=prefix + MANIFEST)
-    store.put(done.manifest, done.to_json(store.bucket))
+    store.ours.put(done.manifest, done.to_json(store.bucket))
     return done
+
+
+def _send(store: FileStore, key: str, path: Path) -> None:
+    with path.open("rb") as content:
+        store.ours.upload(key, content, path.stat().st_size)
 
 
 class RefusedRowsError(RefusedError):

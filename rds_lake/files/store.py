@@ -1,6 +1,8 @@
 """Objects that others write: read as one version of them, moved only if they are still that version.
 
 `rds_lake.lake.store` is for objects that only we write; here every request names the version or the ETag that is meant.
+That takes boto3, whose copies and deletions know conditions, and which takes any key; what lies under keys of ours goes
+the shorter way.
 """
 
 import hashlib
@@ -10,12 +12,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+import obstore
+from botocore.exceptions import ClientError
+from obstore.exceptions import PreconditionError
 
 from rds_lake.errors import TransientError
-from rds_lake.files.version import FileVersion
-from rds_lake.lake.aws import ConflictError, aws_errors
+from rds_lake.files.version import FileVersion, is_plain
+from rds_lake.lake.aws import MISSING, ConflictError, aws_errors, is_of_bucket
+from rds_lake.lake.s3 import interruptible
 from rds_lake.lake.scratch import temporary_space
+from rds_lake.lake.store import ObjectStore
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -48,16 +54,21 @@ class FileStore:
 
     Args:
         client: a boto3 client.
+        ours: the same bucket, for the objects in it that only we write.
+
+    Attributes:
+        ours: the same.
         bucket: the bucket's name.
     """
 
-    def __init__(self, client: "S3Client", bucket: str) -> None:
+    def __init__(self, client: "S3Client", ours: ObjectStore) -> None:
         self._client = client
-        self.bucket = bucket
+        self.ours = ours
+        self.bucket = ours.bucket
 
     def url(self, key: str) -> str:
         """The `s3://` address of a key."""
-        return f"s3://{self.bucket}/{key}"
+        return self.ours.url(key)
 
     def page(self, prefix: str, after: str = "") -> Listed:
         """The objects below a prefix, in the order of their keys, at most a thousand; folders' markers among them.
@@ -111,72 +122,30 @@ class FileStore:
         )
 
     def fetch(self, version: FileVersion, target: IO[bytes]) -> str:
-        """Write a version's content into a file, and return its SHA-256.
+        """Write the content of a version that lies under a key of ours into a file, and return its SHA-256.
 
         Raises:
             VersionGoneError: it is not there any more.
             RdsLakeError: S3 could not be asked, or the temporary folder is full.
         """
-        which: Any = {"VersionId": version.version_id} if version.version_id else {"IfMatch": f'"{version.etag}"'}
-        digest = hashlib.sha256()
+        which: Any = {"version": version.version_id} if version.version_id else {"if_match": f'"{version.etag}"'}
+        digest, size = hashlib.sha256(), 0
         with aws_errors(version.url):
             try:
-                body = self._client.get_object(Bucket=self.bucket, Key=version.key, **which)["Body"]
-                size = 0
-                for chunk in body.iter_chunks(CHUNK):
+                found = interruptible(lambda: obstore.get(self.ours.s3, version.key, options=which))
+                for chunk in found.stream(min_chunk_size=CHUNK):
                     digest.update(chunk)
                     size += len(chunk)
                     with temporary_space():
                         target.write(chunk)
-            except ClientError as error:
-                if _is_gone(error):
-                    raise VersionGoneError(version.url) from error
-                raise
-            except BotoCoreError as error:
-                raise TransientError(f"Reading {version.url} broke off: {error}.", "Try again.") from error
+            except (MISSING, PreconditionError) as error:
+                if is_of_bucket(error):
+                    raise
+                raise VersionGoneError(version.url) from error
         target.seek(0)
         if size != version.size:
             raise TransientError(f"Reading {version.url} ended after {size} of {version.size} bytes.", "Try again.")
         return digest.hexdigest()
-
-    def get(self, key: str) -> tuple[bytes, str] | None:
-        """Content and ETag of a small object, None when there is none."""
-        with aws_errors(self.url(key)):
-            try:
-                answer = self._client.get_object(Bucket=self.bucket, Key=key)
-                return answer["Body"].read(), _plain(answer["ETag"])
-            except ClientError as error:
-                if _is_gone(error):
-                    return None
-                raise
-
-    def put(self, key: str, content: bytes) -> None:
-        """Write an object of ours."""
-        with aws_errors(self.url(key)):
-            self._client.put_object(Bucket=self.bucket, Key=key, Body=content)
-
-    def put_if(self, key: str, content: bytes, etag: str | None) -> None:
-        """Write an object only if it still is what was read: this ETag, or none at all.
-
-        Raises:
-            ConflictError: it has been written by somebody else; nothing was changed.
-        """
-        which: Any = {"IfMatch": f'"{etag}"'} if etag else {"IfNoneMatch": "*"}
-        try:
-            with aws_errors(self.url(key)):
-                self._client.put_object(Bucket=self.bucket, Key=key, Body=content, **which)
-        except ConflictError:
-            held = self.get(key)  # when an answer is lost, the repeated request meets its own success
-            if held is None or held[0] != content:
-                raise
-
-    def upload(self, key: str, path: Path) -> None:
-        """Write an object of ours from a file."""
-        if path.stat().st_size <= PUT_MAX:
-            self.put(key, path.read_bytes())
-            return
-        with aws_errors(self.url(key)):
-            self._client.upload_file(str(path), self.bucket, key)
 
     def upload_new(self, key: str, path: Path) -> bool:
         """Write an object from a file, unless there is one of this key; whether it was written."""
@@ -221,6 +190,23 @@ class FileStore:
             raise VersionGoneError(target)
         return held
 
+    def bring(self, version: FileVersion, target: str) -> None:
+        """Copy a version that lies under a key of ours to any key.
+
+        Raises:
+            VersionGoneError: it is not there any more.
+        """
+        if version.version_id or version.size > COPY_MAX or not is_plain(target):
+            self.copy(version, target)
+            return
+        with aws_errors(version.url):
+            try:
+                interruptible(lambda: obstore.copy(self.ours.s3, version.key, target))
+            except MISSING as error:
+                if is_of_bucket(error):
+                    raise
+                raise VersionGoneError(version.url) from error
+
     def delete(self, version: FileVersion, *, ours: bool = False) -> None:
         """Delete a version; one that is gone, or has been replaced, is left as it is.
 
@@ -228,8 +214,11 @@ class FileStore:
             version: the version.
             ours: whether nobody else writes its key, so that nothing can have replaced it.
         """
+        if ours and not version.version_id:
+            self.ours.delete([version.key])
+            return
         which: Any = {"VersionId": version.version_id} if version.version_id else {"IfMatch": f'"{version.etag}"'}
-        now = None if version.version_id or ours else self.look(version.key)
+        now = None if version.version_id else self.look(version.key)
         if now is not None and now.file_id != version.file_id:
             return
         with aws_errors(version.url):

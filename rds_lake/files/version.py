@@ -8,9 +8,12 @@ failed/…  staging/…  discarded/…                                        th
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
 Outcome = Literal["processed", "failed", "staging", "discarded", "cleaned"]
 
@@ -118,5 +121,10 @@ def _cut_name(name: str, most: int) -> str:
 
 
 def plain_parts(key: str) -> list[str]:
-    """The parts of a key as folders of ours can be called: none is empty or leads elsewhere."""
-    return [part if part not in {"", ".", ".."} else "_" for part in key.split("/")]
+    """The parts of a key as ours can be called: none is empty or leads elsewhere, none has control characters."""
+    return ["_" if part in {"", ".", ".."} else _CONTROLS.sub("_", part) for part in key.split("/")]
+
+
+def is_plain(key: str) -> bool:
+    """Whether a key is one that `rds_lake.lake.store` takes."""
+    return plain_parts(key) == key.split("/")

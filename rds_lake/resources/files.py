@@ -14,7 +14,7 @@ from rds_lake.files.store import FileStore
 from rds_lake.files.upsert import RDS
 from rds_lake.files.work import Say
 from rds_lake.files.zone import DropZone
-from rds_lake.resources.services import AuditResource, WarehouseResource, aws_client
+from rds_lake.resources.services import AuditResource, WarehouseResource, aws_client, object_store
 from rds_lake.settings import parse_database_url, required
 from rds_lake.warehouse.connection import Database
 
@@ -41,7 +41,7 @@ class FilesResource(dg.ConfigurableResource[None]):
                 "lake's own objects would be taken.",
                 "Correct RDS_LAKE_DROP_BUCKET, or the bucket in the YAML.",
             )
-        return FileStore(aws_client("s3"), name)
+        return FileStore(aws_client("s3"), object_store(name))
 
     def queue(self, name: str) -> EventQueue:
         """A queue of events."""

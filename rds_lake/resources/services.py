@@ -49,6 +49,15 @@ def aws_client(service: Any) -> Any:  # noqa: ANN401 - boto3 makes its classes w
     return _session().client(service, config=options)
 
 
+def object_store(bucket: str) -> ObjectStore:
+    """A bucket, for the objects that only we write.
+
+    Raises:
+        ConfigError: there are no credentials.
+    """
+    return ObjectStore(open_s3(bucket, os.environ, _session), lambda: aws_client("s3"))
+
+
 class RdsResource(dg.ConfigurableResource[None]):
     """The MySQL source on RDS: `RDS_LAKE_SOURCE_URL`."""
 
@@ -75,9 +84,7 @@ class LakeResource(dg.ConfigurableResource[None]):
             ConfigError: the variable is missing.
         """
         if self._store is None:
-            self._store = ObjectStore(
-                open_s3(required("RDS_LAKE_BUCKET"), os.environ, _session), lambda: aws_client("s3")
-            )
+            self._store = object_store(required("RDS_LAKE_BUCKET"))
         return self._store
 
     def catalog(self) -> Catalog:

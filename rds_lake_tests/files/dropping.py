@@ -42,6 +42,7 @@ import boto3
 import psycopg2
 import pyarrow.parquet as pq
 from botocore.config import Config
+from rooms import open_store
 
 from rds_lake.audit_log.log import LEASE, AuditLog
 from rds_lake.audit_log.record import Record, from_item, stamp
@@ -81,7 +82,7 @@ class Drops:
         self.s3 = self.client("s3")
         self.dynamodb = self.client("dynamodb")
         self.log = AuditLog(self.dynamodb, environ["RDS_LAKE_AUDIT_TABLE"], lease)
-        self.store = FileStore(self.s3, self.bucket)
+        self.store = FileStore(self.s3, open_store(self.environ, self.bucket))
         self.said: list[str] = []
         self.is_zone = isinstance(spec, DropZoneSpec)
         self.database = spec.database if isinstance(spec, DropZoneSpec) else ""

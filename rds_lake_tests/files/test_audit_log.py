@@ -120,6 +120,16 @@ def test_a_file_is_taken_over_only_after_its_lease(log: AuditLog) -> None:
     assert datetime.now(UTC) >= first.lease_until
 
 
+def test_a_file_is_certainly_ours_for_the_first_half_of_its_lease_only(log: AuditLog) -> None:
+    mine = log.begin(claimed(log), "run")
+    assert log.is_fresh(mine)
+    now = datetime.now(UTC)
+    assert not log.is_fresh(replace(mine, lease_until=now + log.lease / 2))
+    assert log.is_fresh(replace(mine, lease_until=now + log.lease / 2 + timedelta(seconds=9)))
+    assert not log.is_fresh(replace(mine, lease_until=now - timedelta(seconds=1)))
+    assert not short(log, -1).is_fresh(short(log, -1).begin(claimed(log), "run"))
+
+
 def test_a_lease_that_is_extended_is_not_over(log: AuditLog) -> None:
     hasty = short(log, 0.3)
     mine = claimed(hasty)

@@ -6,10 +6,12 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
+import obstore
 import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
 from dropping import Drops
+from obstore.exceptions import PermissionDeniedError
 from rooms import Rooms
 
 from rds_lake.audit_log.record import from_item
@@ -96,15 +98,25 @@ class Answer(AWSResponse):
 
 @pytest.mark.parametrize("code", ["SignatureDoesNotMatch", "InvalidAccessKeyId", "AccessDenied", "ExpiredToken"])
 @pytest.mark.parametrize("operation", ["CopyObject", "PutObject"])
-def test_no_record_holds_what_s3_says_of_a_key(rooms: Rooms, operation: str, code: str) -> None:
+def test_no_record_holds_what_s3_says_of_a_key(
+    rooms: Rooms, operation: str, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drops = feed(rooms.environ)
     drops.source("a.csv", "id\n1\n")
     body = (
         f"<Error><Code>{code}</Code><Message>The signature is wrong.</Message><AWSAccessKeyId>{AWS_SECRETS[0]}"
         f"</AWSAccessKeyId><StringToSign>{AWS_SECRETS[1]}</StringToSign><CanonicalRequest>{AWS_SECRETS[2]}"
         "</CanonicalRequest></Error>"
-    ).encode()
-    drops.s3.meta.events.register(f"before-send.s3.{operation}", lambda request, **_: Answer(request.url, body))
+    )
+    if operation == "PutObject":
+
+        def put(*_: object, **__: object) -> None:
+            raise PermissionDeniedError(f"Server returned non-2xx status code: 403 Forbidden: {body}")
+
+        monkeypatch.setattr(obstore, "put", put)
+    else:
+        answer = lambda request, **_: Answer(request.url, body.encode())  # noqa: E731
+        drops.s3.meta.events.register(f"before-send.s3.{operation}", answer)
     with suppress(RdsLakeError):
         drops.run()
     text = told(drops)

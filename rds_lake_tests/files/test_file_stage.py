@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import duckdb
 import pyarrow.parquet as pq
@@ -38,6 +37,7 @@ class Bucket:
     bucket = "drops"
 
     def __init__(self) -> None:
+        self.ours = self
         self.objects: dict[str, bytes] = {}
 
     def url(self, key: str) -> str:
@@ -46,8 +46,9 @@ class Bucket:
     def put(self, key: str, content: bytes) -> None:
         self.objects[key] = content
 
-    def upload(self, key: str, path: Path) -> None:
-        self.objects[key] = path.read_bytes()
+    def upload(self, key: str, content: IO[bytes], size: int) -> None:
+        self.objects[key] = content.read()
+        assert len(self.objects[key]) == size
 
     def get(self, key: str) -> tuple[bytes, str] | None:
         return (self.objects[key], "etag") if key in self.objects else None

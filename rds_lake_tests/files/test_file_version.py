@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rooms import bounded
+from rooms import bounded, open_store
 
 from rds_lake.files.feed import FileFeed
 from rds_lake.files.keeper import KEPT
@@ -22,7 +22,9 @@ LANDED = datetime(2026, 11, 28, 10, 15, 30, tzinfo=UTC)
 OUTCOMES: tuple[Outcome, ...] = ("processed", "failed", "staging", "discarded", "cleaned")
 OURS = (REPORT, KEPT, MANIFEST, PART, DISCARDED)
 
-STORE = FileStore(None, "drops")  # type: ignore[arg-type]
+AWS = {"AWS_ENDPOINT_URL": "http://nobody", "AWS_DEFAULT_REGION": "us-east-1"}
+AWS |= {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"}
+STORE = FileStore(None, open_store(AWS, "drops"))  # type: ignore[arg-type]
 
 
 def nothing() -> None:
@@ -229,5 +231,6 @@ def test_what_leads_elsewhere_in_a_key_is_no_folder_of_ours():
         "...",
         "x",
     ]
+    assert plain_parts("a\x00b/\x1f/\x7f ") == ["a_b", "_", "_ "]
     place = ZONE.place("sales/../schemas/sales/customers.json")
     assert place == Place("sales", "unknown", "", "sales/_/schemas/sales/")

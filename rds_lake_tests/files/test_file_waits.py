@@ -5,9 +5,11 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import obstore
 import pytest
 from botocore.exceptions import ClientError
 from dropping import Drops
+from obstore.exceptions import PermissionDeniedError
 from rooms import Rooms
 
 from rds_lake.audit_log.record import Record, stamp
@@ -16,6 +18,7 @@ from rds_lake.files import machine, upsert, zone
 from rds_lake.files.store import FileStore
 from rds_lake.files.version import FileVersion
 from rds_lake.lake.scratch import FullDiskError
+from rds_lake.lake.store import ObjectStore
 
 pytestmark = pytest.mark.stack
 
@@ -54,6 +57,8 @@ def refuse_copies(drops: Drops, monkeypatch: pytest.MonkeyPatch, chosen: Callabl
     error = ClientError(answer, "CopyObject")
     copy = failing(drops.s3.copy_object, lambda **given: chosen(given["CopySource"]["Key"], given["Key"]), error)
     monkeypatch.setattr(drops.s3, "copy_object", copy)
+    said = PermissionDeniedError(f"status code: {status}: <Code>{code}</Code><Message>no</Message>")
+    monkeypatch.setattr(obstore, "copy", failing(obstore.copy, lambda _, *keys: chosen(*keys), said))
 
 
 def since(drops: Drops, version: FileVersion, age: timedelta) -> None:
@@ -266,8 +271,8 @@ def test_a_file_that_cannot_be_settled_now_keeps_no_other_from_its_end(
     bad, *good = (drops.drop("append", "a", f"{number}.csv", f"id\n{number}\n") for number in range(4))
     ended: list[Record] = []
     with monkeypatch.context() as patch:
-        put = failing(FileStore.put, lambda _, key, __: "report" in key and bad.file_id[:12] in key, error)
-        patch.setattr(FileStore, "put", put)
+        put = failing(ObjectStore.put, lambda _, key, __: "report" in key and bad.file_id[:12] in key, error)
+        patch.setattr(ObjectStore, "put", put)
         with pytest.raises(type(error)):
             ended.extend(record for record, _ in drops.machine().run(drops.sweep()))
     assert statuses(drops, bad, *good) == ["processing", *["completed"] * 3]
@@ -289,8 +294,8 @@ def test_a_file_that_takes_its_worker_down_while_it_is_moved_ends_where_it_lies(
     drops.schema("a", "id bigint")
     drops.run()
     bad = drops.drop("append", "a", "bad.csv", "id\n1\n")
-    copy = failing(FileStore.copy, lambda _, __, target: target.endswith("/bad.csv"), _DiedError())  # type: ignore[arg-type]
-    monkeypatch.setattr(FileStore, "copy", copy)
+    bring = failing(FileStore.bring, lambda _, __, target: target.endswith("/bad.csv"), _DiedError())  # type: ignore[arg-type]
+    monkeypatch.setattr(FileStore, "bring", bring)
     deaths = 0
     for _ in range(8):
         try:

@@ -8,7 +8,7 @@ from dropping import Drops
 from rooms import Rooms
 
 from rds_lake.files import machine
-from rds_lake.files.store import FileStore
+from rds_lake.lake.store import ObjectStore
 
 pytestmark = pytest.mark.stack
 
@@ -74,15 +74,15 @@ def test_a_schema_file_that_took_effect_before_its_worker_died_is_completed_afte
     drops = Drops.zone(rooms.environ, lease=timedelta(seconds=-1))
     first = drops.schema("t", "id bigint")
     claimed = drops.claim(first)
-    put = FileStore.put
+    put = ObjectStore.put
 
-    def dying(store: FileStore, key: str, content: bytes) -> None:
+    def dying(store: ObjectStore, key: str, content: bytes) -> None:
         if key.endswith("report.json"):
             raise _DiedError
         put(store, key, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FileStore, "put", dying)
+        patch.setattr(ObjectStore, "put", dying)
         with pytest.raises(_DiedError):
             drops.work(claimed)
     drops.later()

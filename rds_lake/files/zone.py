@@ -184,7 +184,7 @@ class DropZone:
     def _check_all(
         self, works: Sequence[Work], kept: Keeper, engine: duckdb.DuckDBPyConnection
     ) -> Iterator[tuple[Work, Result | Waits | Staged]]:
-        known = cache(self.known_schema)
+        known = cache(self._known)
 
         def check(work: Work) -> Result | Waits | Staged:
             return refusals(work, self._store, partial(self._check, work, kept, engine, known))
@@ -192,9 +192,9 @@ class DropZone:
         yield from zip(works, side_by_side(check, works), strict=True)
 
     def _check(
-        self, work: Work, kept: Keeper, engine: duckdb.DuckDBPyConnection, known: Callable[[str, str], TableSchema]
+        self, work: Work, kept: Keeper, engine: duckdb.DuckDBPyConnection, known: Callable[[str, str], AgreedSchema]
     ) -> Staged:
-        """Stage a data file.
+        """Stage a data file, under the schema that its table had when it landed.
 
         Raises:
             RefusedError: it cannot be taken.
@@ -202,7 +202,7 @@ class DropZone:
         table = self._table(work)
         if work.record.attempts > 1 and (before := staged_before(self._store, work.place, work.version)):
             return before
-        schema = known(table, work.place.table)
+        schema = known(table, work.place.table).at(work.version.landed_at)
         _check_allowed(schema, work)
         reading = Reading(schema, self._spec.csv_of(table), self._spec.limit_of(table))
         with kept.content(work) as (content, digest):
@@ -229,14 +229,14 @@ class DropZone:
             )
         return parts[2].lower()
 
-    def known_schema(self, table: str, name: str) -> TableSchema:
+    def _known(self, table: str, name: str) -> AgreedSchema:
         """The schema of a table.
 
         Raises:
             RefusedError: there is none.
         """
         if agreed := self._agreed.read(table):
-            return agreed.schema
+            return agreed
         raise RefusedError(
             f"The table {name} is unknown: it has no schema.",
             f"Drop a schema file into {self._schema_folder(table)} first, then this file again.",
@@ -257,8 +257,8 @@ class DropZone:
             wanted = read_schema(content.read(), work.version.name)
         while True:
             held = self._agreed.read(table)
-            if held and work.version.file_id in held.file_ids:  # an earlier attempt went as far as that
-                schema = held.schema
+            if held and (before := held.of(work.version.file_id)):  # an earlier attempt went as far as that
+                schema = before
                 break
             schema = self._next_schema(table, held, wanted, work)
             self._prepare(table, schema)

@@ -1,13 +1,17 @@
 """Which schema a file is read under, whatever comes first, and whoever died meanwhile."""
 
-from datetime import timedelta
+import json
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
-from dropping import Drops
+from dropping import Drops, day
 from rooms import Rooms
 
 from rds_lake.files import machine
+from rds_lake.files.agreed import AgreedSchemas
+from rds_lake.files.schema import TableSchema
+from rds_lake.files.version import FileVersion
 from rds_lake.lake.store import ObjectStore
 
 pytestmark = pytest.mark.stack
@@ -37,6 +41,66 @@ def test_files_are_read_under_the_schema_of_their_moment_and_not_a_later_one(
     drops.run()
     assert drops.rows("t", "id, more, name") == [*((number, None, "old") for number in range(4)), (9, 7, "new")]
     drops.check_accounts("t")
+
+
+A, B = ({"name": name, "type": "integer"} for name in "ab")
+DAY = {"name": "a", "type": "date"}
+
+LATE: dict[str, tuple[Any, Any, str, str, list[tuple[Any, ...]]]] = {
+    # what changes: the schema before and after, the action and the text of a file of before, the rows that it is
+    "the order of the columns": ([A, B], [B, A], "append", "1,2\n", [(1, 2)]),
+    "a column more": ([A], [B, A], "append", "1\n", [(1, None)]),
+    "a wider type": ([A], [{"name": "a", "type": "bigint"}], "append", "1\n3000000000\n", [(1,)]),
+    "how days are written": (
+        [{**DAY, "formats": ["%d/%m/%Y"]}],
+        [{**DAY, "formats": ["%m/%d/%Y"]}],
+        *("append", "03/04/2026\n"),
+        [(date(2026, 4, 3),)],
+    ),
+    "what is allowed": (
+        {"columns": [A]},
+        {"columns": [A], "allowed_operations": ["append"]},
+        "truncate",
+        "1\n",
+        [(1,)],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LATE)
+def test_a_file_that_is_handled_after_a_later_schema_file_is_read_under_its_own(rooms: Rooms, what: str) -> None:
+    before, after, action, text, rows = LATE[what]
+    drops = Drops.zone(rooms.environ, discard_limit=0.5, **HEADERLESS)
+    drops.drop("schema", "t", "before.json", json.dumps(before))
+    drops.run()
+    drops.later()
+    late = drops.drop(action, "t", "late.csv", text)
+    claimed = drops.claim(late)
+    drops.later()
+    drops.handle(drops.drop("schema", "t", "after.json", json.dumps(after)))
+    drops.later()
+    drops.handle(drops.drop("schema", "t", "once more.json", json.dumps(after)))
+    drops.work(claimed)
+    assert drops.record(late).status == "completed"
+    assert drops.rows("t", ", ".join(sorted(name for name, *_ in drops.types("t")))) == rows
+    drops.check_accounts("t")
+
+
+def test_the_schema_of_any_moment_is_known_however_many_files_have_changed_nothing(rooms: Rooms) -> None:
+    drops = Drops.zone(rooms.environ)
+    agreed, start = AgreedSchemas(drops.store, drops.database), day(1)
+    schemas = [TableSchema.model_validate({"columns": [A, B][: at // 3 + 1]}) for at in range(6)]
+    for at, schema in enumerate(schemas):
+        version = FileVersion(drops.bucket, f"{at}.json", "e", 1, start + timedelta(hours=at))
+        agreed.replace("t", schema, version, agreed.read("t"))
+    known = agreed.read("t")
+    assert known is not None
+    for at, schema in enumerate(schemas):
+        for minutes in (0, 59):
+            assert known.at(start + timedelta(hours=at, minutes=minutes)) == schema
+    assert known.at(start - timedelta(days=9)) == schemas[0]
+    assert (known.schema, known.of("nobody's")) == (schemas[-1], None)
+    assert [each.schema for each in known.taken] == schemas
 
 
 def test_of_two_first_schema_files_the_second_waits_for_its_turn(rooms: Rooms) -> None:

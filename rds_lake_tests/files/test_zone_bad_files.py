@@ -543,7 +543,7 @@ def test_a_table_whose_schema_was_overwritten_by_hand_stops_no_other(rooms):
         assert record.status == "failed"
         assert record.error == (
             f"s3://{drops.bucket}/schemas/{drops.database}/one.json is no schema that rds_lake wrote: "
-            "KeyError('schema'). Move it away and drop the schema file again."
+            "KeyError('taken'). Move it away and drop the schema file again."
         )
     assert drops.record(fine).status == "completed"
     drops.check_accounts("two")

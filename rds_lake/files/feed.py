@@ -11,7 +11,7 @@ from rds_lake.files.schema import RefusedError
 from rds_lake.files.spec import FileFeedSpec
 from rds_lake.files.stage import Reading, Staged, open_engine, stage, staged_before
 from rds_lake.files.store import FileStore
-from rds_lake.files.upsert import FeedTable, put
+from rds_lake.files.upsert import FeedTable, is_loaded, put
 from rds_lake.files.version import FileVersion, Place
 from rds_lake.files.work import Result, Say, Waits, Work, details_of, refusals
 from rds_lake.warehouse.connection import Database
@@ -93,6 +93,13 @@ class FileFeed:
         reading = Reading(spec.schema_of_files, spec.csv, spec.discard_limit, spec.clean, "cleaned")
         with kept.content(work) as (content, digest):
             return stage(engine, self._store, work.place, work.version, content, digest, reading)
+
+    def loaded(self, work: Work) -> Result | Waits | None:
+        """The result of a file that is in the table, though no report says so; None when it is not."""
+        staged = staged_before(self._store, work.place, work.version, "cleaned")
+        if staged is None or not is_loaded(self._database(), self._table, staged.file_id):
+            return None
+        return self._put(staged)  # which finds it in the ledger
 
     def _put(self, staged: Staged) -> Result | Waits:
         try:

@@ -247,6 +247,12 @@ def _staged_before(store: FileStore, manifest: str) -> Staged:
     return Staged.from_json(found[0], manifest)
 
 
+def is_loaded(warehouse: Warehouse, target: FileTarget, file_id: str) -> bool:
+    """Whether the ledger has a file, which it has in the transaction that its rows came in with."""
+    with warehouse.connect() as session:
+        return any(_entries(session, entries_of, target, [file_id]))
+
+
 # --- the ledger ------------------------------------------------------------------------------------------------------
 
 

@@ -65,6 +65,9 @@ class Receiver(Protocol):
     def companions(self, works: Sequence[Work]) -> Iterable[FileVersion]:
         """Files that have to be handled before or with others, and may not have been noticed yet."""
 
+    def loaded(self, work: Work) -> Result | Waits | None:
+        """The result of a file that took effect, though no report says so; None when it did not."""
+
     def work(self, works: Sequence[Work], kept: Keeper) -> Iterator[tuple[Work, Result | Waits]]:
         """Do what there is to do with some files, in the order in which they landed; each gets one result, or waits."""
 
@@ -194,7 +197,7 @@ class Machine:
         """Bring files to their end, several at once; one that cannot be brought there now is left to others."""
         ended = side_by_side(self._settled, found)
         for (work, _), done in zip(found, ended, strict=True):
-            if isinstance(done, TransientError | ConfigError):
+            if isinstance(done, RdsLakeError):
                 self._postpone(work, done, left)
             if isinstance(done, Exception):
                 self._troubles.append(done)
@@ -261,7 +264,7 @@ class Machine:
         if todo:
             yield from self._receiver.work(todo, self._keeper)
 
-    def _known(self, work: Work) -> Result | None:
+    def _known(self, work: Work) -> Result | Waits | None:
         """The result of a file that an earlier attempt has come to, or that needs no work."""
         if work.record.attempts <= 1:
             return None
@@ -274,9 +277,12 @@ class Machine:
                 if is_tired:
                     self._tired.add(work.record.file_id)
                 return Result(**told)
+        if is_tired and (done := self._receiver.loaded(work)) is not None:
+            self._say(f"{work.version.name} took effect, though {ATTEMPTS} attempts ended before they said so")
+            return done
         if is_tired:
             said = f" The last error: {work.record.error.rstrip('.')}." if work.record.error else ""
-            error = f"{ATTEMPTS} attempts ended without a result, each with the death of its process.{said}"
+            error = f"{ATTEMPTS} attempts ended without a result, each with the death of its process or a bug.{said}"
             return Result("failed", error=f"{error} Look into the logs of run {work.last_run or work.record.run_id}.")
         return None
 
@@ -291,13 +297,16 @@ class Machine:
             # Still ours, or what follows would overwrite the report of whoever has finished it.
             if not self._log.is_fresh(work.record):
                 self._log.extend(work.record)
-            self._store.ours.put(report, _report(work, result, self._store.url(target)))
-            try:
-                moved = self._move(work, target)
-            except UnreadableError as error:
-                moved, result = False, _stays(result, error)
-                self._say(f"{work.version.url} stays where it is: {error}")
-                self._store.ours.put(report, _report(work, result, None))
+            can_tell = work.record.attempts <= 2 * ATTEMPTS  # else that itself has ended it, again and again
+            moved = False
+            if can_tell:
+                self._store.ours.put(report, _report(work, result, self._store.url(target)))
+                try:
+                    moved = self._move(work, target)
+                except UnreadableError as error:
+                    result = _stays(result, error)
+                    self._say(f"{work.version.url} stays where it is: {error}")
+                    self._store.ours.put(report, _report(work, result, None))
             record = self._log.finish(
                 work.record,
                 result.status,
@@ -306,7 +315,7 @@ class Machine:
                 rows_discarded=result.rows_discarded,
                 error=result.error,
                 content=result.content,
-                report=self._store.url(report),
+                report=self._store.url(report) if can_tell else None,
                 moved_to=self._store.url(target) if moved else None,
             )
         except LostClaimError as error:

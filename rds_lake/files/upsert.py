@@ -214,6 +214,14 @@ def _attempt(database: Database, store: FileStore, table: FeedTable, staged: Sta
     return Done(rows, is_new=True)
 
 
+def is_loaded(database: Database, table: FeedTable, file_id: str) -> bool:
+    """Whether the ledger has a file, which it has in the transaction that its rows came in with."""
+    with database.connect() as session:
+        if not session.execute(table.present(), tuple(LEDGER.split("."))):
+            return False
+        return bool(session.execute(table.loaded(), (table.place, file_id)))
+
+
 def _prepare(session: Session, table: FeedTable) -> None:
     for statement in table.setup():
         try:

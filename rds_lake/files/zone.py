@@ -17,7 +17,7 @@ import duckdb
 from rds_lake.errors import ConfigError, PermanentError, TransientError
 from rds_lake.files.agreed import AgreedSchema, AgreedSchemas
 from rds_lake.files.keeper import Keeper
-from rds_lake.files.load import LoadedFiles, load_files, prepare
+from rds_lake.files.load import LoadedFiles, is_loaded, load_files, prepare
 from rds_lake.files.schema import LINE, NAME_BYTES, RefusedError, TableSchema, evolve, read_schema
 from rds_lake.files.spec import NAME, DropZoneSpec
 from rds_lake.files.stage import Reading, Staged, open_engine, stage, staged_before
@@ -267,9 +267,7 @@ class DropZone:
             except ConflictError:
                 continue  # another schema file was faster: look what it says
             break
-        notes = [f"{name} is a reserved word of Redshift: put it in double quotes" for name in schema.reserved]
-        details = {"columns": {column.name: column.type for column in schema.columns}, "notes": notes}
-        return Result("completed", rows_read=0, rows_loaded=0, rows_discarded=0, content=digest, details=details)
+        return _taken(schema, digest)
 
     def _next_schema(self, table: str, held: AgreedSchema | None, wanted: TableSchema, work: Work) -> TableSchema:
         if held is None:
@@ -295,6 +293,23 @@ class DropZone:
         """The statements for a table."""
         columns = tuple((column.name, column.declared.name) for column in schema.columns)
         return FileTarget(self._spec.schema_name, table, columns, schema.keys, LINE)
+
+    # --- what has taken effect ---------------------------------------------------------------------------------------
+
+    def loaded(self, work: Work) -> Result | Waits | None:
+        """The result of a file that took effect, though no report says so; None when it did not."""
+        _, _, table = work.place.table.partition(".")
+        agreed = self._agreed.read(table) if table else None
+        if agreed is None:
+            return None
+        if work.place.action == "schema":
+            schema = agreed.of(work.version.file_id)
+            return _taken(schema, None) if schema else None
+        staged = staged_before(self._store, work.place, work.version)
+        if staged is None or not is_loaded(self._warehouse(), self.target(table, agreed.schema), staged.file_id):
+            return None
+        [(_, done)] = self._load(work.place.table, [(work, staged)])  # which finds it in the ledger
+        return done
 
     # --- loading -----------------------------------------------------------------------------------------------------
 
@@ -346,6 +361,13 @@ class DropZone:
         if loaded.again:
             details = {**details, "loaded again after it": list(loaded.again)}
         return Result("completed", rows_loaded=loaded.rows[done.file_id], error=done.story, details=details, **facts)
+
+
+def _taken(schema: TableSchema, digest: str | None) -> Result:
+    """The result of a schema file."""
+    notes = [f"{name} is a reserved word of Redshift: put it in double quotes" for name in schema.reserved]
+    details = {"columns": {column.name: column.type for column in schema.columns}, "notes": notes}
+    return Result("completed", rows_read=0, rows_loaded=0, rows_discarded=0, content=digest, details=details)
 
 
 def _check_allowed(schema: TableSchema, work: Work) -> None:

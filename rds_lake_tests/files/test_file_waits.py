@@ -13,7 +13,7 @@ from obstore.exceptions import PermissionDeniedError
 from rooms import Rooms
 
 from rds_lake.audit_log.record import Record, stamp
-from rds_lake.errors import ConfigError, RdsLakeError, TransientError
+from rds_lake.errors import ConfigError, PermanentError, RdsLakeError, TransientError
 from rds_lake.files import machine, upsert, zone
 from rds_lake.files.store import FileStore
 from rds_lake.files.version import FileVersion
@@ -285,6 +285,56 @@ def test_a_file_that_cannot_be_settled_now_keeps_no_other_from_its_end(
 
 class _DiedError(BaseException):
     """Stands for the death of a process, in a test that goes on."""
+
+
+@pytest.mark.parametrize("kind", ["zone", "feed"])
+def test_a_file_whose_worker_dies_whenever_it_says_so_is_completed_all_the_same(
+    rooms: Rooms, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = timedelta(seconds=-1)
+    if kind == "zone":
+        drops = Drops.zone(rooms.environ, lease=lease)
+        schema = drops.schema("a", "id bigint")
+        dropped = [drops.drop("append", "a", "a.csv", "id\n1\n"), schema]
+    else:
+        columns = [{"name": "id", "type": "bigint"}]
+        drops = Drops.feed(rooms.environ, "f", lease=lease, columns=columns, key=["id"])
+        dropped = [drops.source("a.csv", "id\n1\n")]
+    dying = failing(ObjectStore.put, lambda _, key, __: key.endswith("report.json"), _DiedError())  # type: ignore[arg-type]
+    deaths = 0
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStore, "put", dying)
+        for _ in range(50):
+            try:
+                drops.run()
+            except _DiedError:
+                deaths += 1
+    assert deaths >= 2 * machine.ATTEMPTS
+    for version in dropped:
+        record = drops.record(version)
+        assert (record.status, record.moved_to, record.report) == ("completed", None, None)
+    assert drops.record(dropped[0]).rows_loaded == 1
+    assert drops.rows("a" if kind == "zone" else "", "id") == [(1,)]
+    assert drops.open_files() == []
+
+
+def test_a_file_whose_last_place_may_not_be_written_says_so_and_is_settled_once_it_may(
+    drops: Drops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped = drops.drop("append", "a", "a.csv", "id\n1\n")
+    error = PermanentError("AWS refused processed/: no.", "Allow it.")
+    refused = failing(ObjectStore.put, lambda _, key, __: key.endswith("report.json"), error)
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStore, "put", refused)
+        for _ in range(2 * machine.ATTEMPTS):
+            with pytest.raises(PermanentError, match="AWS refused"):
+                drops.run()
+            record = drops.record(dropped)
+            assert (record.status, record.error, record.attempts) == ("processing", str(error), 1)
+            drops.expire(dropped)
+    drops.run()
+    assert drops.record(dropped).status == "completed"
+    drops.check_accounts("a")
 
 
 def test_a_file_that_takes_its_worker_down_while_it_is_moved_ends_where_it_lies(

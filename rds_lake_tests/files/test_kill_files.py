@@ -522,7 +522,7 @@ def test_a_file_that_takes_its_worker_down_each_time_is_given_up_and_takes_no_ot
     assert {drops.record(version).status for version in good} == {"completed"}
     record = drops.record(deadly)
     assert record.status == "failed"
-    told = "5 attempts ended without a result, each with the death of its process."
+    told = "5 attempts ended without a result, each with the death of its process or a bug."
     assert record.error == f"{told} Look into the logs of run run-{deaths - 1}."
     assert drops.original(record) == b"id\n99\n"
     drops.check_accounts("t")

@@ -582,7 +582,7 @@ def test_a_file_that_takes_its_worker_down_each_time_is_given_up_and_takes_no_ot
     record = drops.record(poison)
     assert (record.status, record.attempts) == ("failed", ATTEMPTS + 1)
     assert record.error == (
-        f"{ATTEMPTS} attempts ended without a result, each with the death of its process. "
+        f"{ATTEMPTS} attempts ended without a result, each with the death of its process or a bug. "
         f"Look into the logs of run run-{ATTEMPTS - 1}."
     )
     assert drops.original(record) == b"3\n"

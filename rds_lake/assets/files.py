@@ -18,9 +18,10 @@ from pydantic import Field
 from rds_lake.assets.common import WAREHOUSE_POOL, Fact, failures
 from rds_lake.audit_log.log import AuditLog
 from rds_lake.audit_log.record import Record
+from rds_lake.errors import RdsLakeError
 from rds_lake.files.feed import SOURCE
 from rds_lake.files.listing import Cursor, sweep
-from rds_lake.files.machine import WAIT, Machine, Receiver
+from rds_lake.files.machine import WAIT, Machine, Receiver, reported, version_of
 from rds_lake.files.schema import MISSING_COLUMN
 from rds_lake.files.spec import DropZoneSpec, FileFeedSpec
 from rds_lake.files.work import Result
@@ -31,6 +32,9 @@ RECEIVER_METADATA = "rds_lake/receiver"
 
 EVERYTHING = 1_000_000
 """More pages, and more files, than one run lists."""
+
+FILE_ID = "file id"
+"""The metadata that says which file an event is of."""
 
 ACCEPTED = "every_file_accepted"
 
@@ -94,20 +98,41 @@ def receiver_assets(spec: ReceiverSpec) -> dg.AssetsDefinition:
     def handle_files(context: AssetExecutionContext, config: FilesConfig, files: FilesResource) -> Iterator[Any]:
         log = files.audit_log()
         receiver = files.receiver(spec, context.log.info)
+        handled = list(_handled_before(context, log, receiver))
+        trouble: RdsLakeError | None = None
         with failures():
             claimed = [claim_of(text) for text in config.claimed] or claim_waiting(receiver, log)
             context.log.info(f"{len(claimed):,} files")
-            handled = []
             # A step that was not asked for its files by name has to find them again when it is tried again.
             wait = WAIT if config.claimed else timedelta(0)
-            for record, result in Machine(receiver, log, context.run.run_id, context.log.info, wait).run(claimed):
-                _say(context.log, record, result)
-                for event in shape.events(record, result):
-                    context.log_event(event)
-                handled.append((record, result))
+            try:
+                for record, result in Machine(receiver, log, context.run.run_id, context.log.info, wait).run(claimed):
+                    _say(context.log, record, result)
+                    for event in shape.events(record, result):
+                        context.log_event(event)
+                    handled.append((record, result))
+            except RdsLakeError as error:
+                trouble = error
         yield from shape.check_results(handled)
+        if trouble is not None:
+            with failures():
+                raise trouble
 
     return handle_files
+
+
+def _handled_before(context: AssetExecutionContext, log: AuditLog, receiver: Receiver) -> Iterator[Handled]:
+    """The files that earlier attempts of this step have brought to their end: the checks are of the whole run."""
+    if not context.retry_number:
+        return
+    wanted = {dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_OBSERVATION}
+    entries = context.instance.all_logs(context.run.run_id, of_type=wanted)
+    events = [entry.asset_materialization or entry.asset_observation for entry in entries]
+    ids = dict.fromkeys(str(event.metadata[FILE_ID].value) for event in events if event and FILE_ID in event.metadata)
+    for record in log.find_all(list(ids)).values():
+        place = receiver.place(record.key or "")
+        if place and (result := reported(receiver.store, place, version_of(record))):
+            yield record, result
 
 
 def _say(log: Any, record: Record, result: Result) -> None:  # noqa: ANN401 - Dagster's logger
@@ -124,7 +149,7 @@ def facts_of(record: Record, result: Result) -> dict[str, Fact]:
         "status": result.status,
         "action": record.action,
         "version": record.version_id or record.etag or "",
-        "file id": record.file_id,
+        FILE_ID: record.file_id,
         "landed at": MetadataValue.timestamp(record.landed_at),
         "bytes": record.size or 0,
         "rows read": result.rows_read,

@@ -26,9 +26,11 @@ from rds_lake.files.statements import (
     REVIVE,
     SUPERSEDED,
     TRUNCATES,
+    UNLIMITED,
     FileTarget,
     entries_of,
     entries_of_content,
+    limit_wait,
     remember,
 )
 from rds_lake.files.store import FileStore
@@ -51,6 +53,9 @@ SERIALIZABLE those of different tables are in each other's way: one of two is ro
 
 PAUSE, PAUSE_MAX = 0.5, 4.0
 """Seconds between two attempts: the first pause, about, and the longest one."""
+
+LOCK_SECONDS = 120
+"""How long a load waits for another one of the same table, which may stand still; then its files wait."""
 
 LEDGER_ROWS = 500
 """Ledger rows and ids of one statement."""
@@ -95,6 +100,10 @@ class LoadedFiles:
     statements: tuple[str, ...]
 
 
+class LockedError(TransientError):
+    """Another load of the table does not come to its end."""
+
+
 def load_files(
     warehouse: Warehouse,
     store: FileStore,
@@ -120,6 +129,8 @@ def load_files(
     for attempt in range(1, ATTEMPTS + 1):
         try:
             loaded = _attempt(warehouse, store, target, staged)
+        except LockedError:
+            raise
         except TransientError as error:
             if attempt == ATTEMPTS:
                 raise
@@ -138,8 +149,9 @@ def load_files(
 def _attempt(warehouse: Warehouse, store: FileStore, target: FileTarget, staged: Sequence[Staged]) -> LoadedFiles:
     with warehouse.connect() as session:
         prepare(session, target)
+        session.execute(limit_wait(LOCK_SECONDS))
         with session.transaction():
-            session.execute(target.lock())
+            _lock(session, target)
             ids = [file.file_id for file in staged]
             done = {entry.file_id: entry for entry in _entries(session, entries_of, target, ids)}
             new = [file for file in staged if file.file_id not in done]
@@ -153,6 +165,25 @@ def _attempt(warehouse: Warehouse, store: FileStore, target: FileTarget, staged:
         known = {file.file_id for file in new} | set(plan.revived)
         again = tuple(file_id for file_id in plan.apply if file_id not in known)
         return LoadedFiles(rows, frozenset(superseded), repeated, plan.revived, again, tuple(session.statements))
+
+
+def _lock(session: Session, target: FileTarget) -> None:
+    """Wait for other loads of the table, for some time.
+
+    Raises:
+        LockedError: they have not come to their end.
+    """
+    start = time.monotonic()
+    try:
+        session.execute(target.lock())
+    except TransientError as error:
+        if time.monotonic() - start < LOCK_SECONDS:
+            raise
+        raise LockedError(
+            f"Another load of {target.place} has held its lock for more than {LOCK_SECONDS} seconds.",
+            "If it stands still, end its session in the warehouse.",
+        ) from error
+    session.execute(UNLIMITED)
 
 
 def _bring_in(session: Session, store: FileStore, target: FileTarget, new: Sequence[Staged], iam_role: str) -> LoadPlan:

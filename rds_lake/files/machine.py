@@ -106,6 +106,15 @@ def version_of(record: Record) -> FileVersion:
     )
 
 
+def reported(store: FileStore, place: Place, version: FileVersion) -> Result | None:
+    """What the report of a file says, None when it has none."""
+    outcomes: tuple[Outcome, ...] = ("processed", "failed")
+    for outcome in outcomes:
+        if found := store.ours.get(place.prefix(outcome, version) + REPORT):
+            return Result(**json.loads(found[0])["result"])
+    return None
+
+
 class Machine:
     """Handles claimed files of one receiver.
 
@@ -269,14 +278,11 @@ class Machine:
         if work.record.attempts <= 1:
             return None
         is_tired = work.record.attempts > ATTEMPTS
-        outcomes: tuple[Outcome, ...] = ("processed", "failed")
-        for outcome in outcomes:
-            if found := self._store.ours.get(work.place.prefix(outcome, work.version) + REPORT):
-                told = json.loads(found[0])["result"]
-                self._say(f"{work.version.name} was {told['status']} by an earlier attempt; it is settled now")
-                if is_tired:
-                    self._tired.add(work.record.file_id)
-                return Result(**told)
+        if (told := reported(self._store, work.place, work.version)) is not None:
+            self._say(f"{work.version.name} was {told.status} by an earlier attempt; it is settled now")
+            if is_tired:
+                self._tired.add(work.record.file_id)
+            return told
         if is_tired and (done := self._receiver.loaded(work)) is not None:
             self._say(f"{work.version.name} took effect, though {ATTEMPTS} attempts ended before they said so")
             return done

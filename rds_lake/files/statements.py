@@ -157,6 +157,15 @@ def entries_of(count: int) -> str:
     return f"SELECT {_ENTRY} FROM {FILE_LEDGER} WHERE table_name = %s AND file_id IN ({marks})"
 
 
+def limit_wait(seconds: int) -> str:
+    """Have the session's statements end after some time, until `UNLIMITED`."""
+    return f"SET statement_timeout TO {1000 * seconds}"
+
+
+UNLIMITED = "RESET statement_timeout"
+"""Have the session's statements take as long as the user's may."""
+
+
 ENTRIES_SINCE = (
     f"SELECT {_ENTRY} FROM {FILE_LEDGER} WHERE table_name = %s AND landed_at >= %s AND action <> '{SUPERSEDED}'"
 )

@@ -21,6 +21,7 @@ from rds_lake.components import DropZone, FileFeed
 from rds_lake.errors import RdsLakeError, TransientError
 from rds_lake.file_sensors import FILES_OF_A_RUN, queue_name
 from rds_lake.files import events, listing
+from rds_lake.files import feed as feed_module
 from rds_lake.files.listing import Cursor
 from rds_lake.files.machine import new_record
 from rds_lake.files.spec import DropZoneSpec
@@ -586,6 +587,32 @@ def test_a_step_that_is_tried_again_handles_its_files(
     assert (record.status, record.error) == ("completed", None)
     assert drops.rows("t", "id") == [(1,)]
     drops.check_accounts("t")
+
+
+@pytest.mark.parametrize("failures", [1, 99])
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_checks_are_of_all_files_of_a_run_however_often_its_step_is_tried(
+    feed: Location, asked: bool, failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drops, put, left = feed.drops, feed_module.put, [None] * failures
+
+    def away(*given: Any) -> Any:
+        if left:
+            left.pop()
+            raise TransientError("PostgreSQL is away.", "Try again.")
+        return put(*given)
+
+    monkeypatch.setattr("rds_lake.assets.common.RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(feed_module, "put", away)
+    drops.source("refused.csv", "id,name\n1\n")
+    drops.later()
+    drops.source("good.csv", "id,name,day\n1,a,2026-01-01\n")
+    config = run_config(drops.spec, feed.claims(feed.tick("listing"))) if asked else {}
+    result = feed.run(config, raise_on_error=False)
+    assert result.success is (failures == 1)
+    checks = [event for event in result.get_asset_check_evaluations() if event.check_name == "every_file_accepted"]
+    files = 2 if failures == 1 else 1
+    assert (checks[-1].passed, checks[-1].description) == (False, f"1 of {files} files were refused")
 
 
 def test_the_sensors_start_stopped_unless_automation_is_on(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:

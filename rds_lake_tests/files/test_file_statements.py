@@ -52,6 +52,8 @@ def all_statements(target: FileTarget) -> list[str]:
         statements.REVIVE,
         statements.PIPELINE_OF,
         FILES_OF,
+        statements.limit_wait(120),
+        statements.UNLIMITED,
         statements.remember(2),
     ]
     return [*found, target.delete_same_keys()] if target.keys else found

@@ -76,3 +76,31 @@ def test_pauses_grow_up_to_a_few_seconds_and_no_two_are_alike():
     assert all(len(set(some)) > 1 for some in pauses)
     assert max(pauses[0]) <= min(pauses[1])
     assert max(map(max, pauses)) <= PAUSE_MAX
+
+
+def test_a_load_that_stands_still_with_its_lock_keeps_others_waiting_for_a_while_only(rooms, monkeypatch):
+    monkeypatch.setattr(load, "LOCK_SECONDS", 1)
+    drops = Drops.zone(rooms.environ)
+    for table in "ab":
+        drops.schema(table, "id bigint")
+    drops.one(drops.drop("append", "a", "0.csv", "0\n"))
+    waits, other = drops.drop("append", "a", "1.csv", "1\n"), drops.drop("append", "b", "2.csv", "2\n")
+    [(lock,)] = drops.ask(
+        "SELECT table_name FROM information_schema.tables WHERE table_schema = 'rds_lake' AND table_name LIKE %s",
+        (f"lock_file_{drops.database}_a%",),
+    )
+    stopped = drops.connect()
+    try:
+        with stopped.cursor() as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute(f'LOCK rds_lake."{lock}"')
+        with pytest.raises(load.LockedError, match=f"load of {drops.database}.a has held its lock"):
+            drops.run()
+    finally:
+        stopped.close()
+    assert (drops.record(waits).status, drops.record(other).status) == ("processing", "completed")
+    assert "end its session in the warehouse" in drops.record(waits).error
+    drops.expire(waits)
+    drops.run()
+    assert drops.rows("a", "id") == [(0,), (1,)]
+    drops.check_accounts("a")

@@ -41,6 +41,7 @@ from rds_lake.spec import LAKE_STAGES, TableSpec
 from rds_lake.warehouse import ledger
 from rds_lake.warehouse.connection import Session
 from rds_lake.warehouse.load import load
+from rds_lake.warehouse.migrate import WIDE
 
 __all__ = ["mysql_table", "rooms"]
 
@@ -733,7 +734,7 @@ def test_a_load_that_dies_before_any_statement_of_a_migration_leaves_a_right_tab
             try:
                 made.load(DAYS)
             except KeyboardInterrupt:
-                assert canonical(made.warehouse()) == canonical(old)
+                assert canonical(settled(made.warehouse())) == canonical(old)
                 continue
         break
     done = " ".join(seen)
@@ -743,6 +744,11 @@ def test_a_load_that_dies_before_any_statement_of_a_migration_leaves_a_right_tab
     assert canonical(made.warehouse()) == canonical(new)
     made.archive(DAYS)
     made.assert_in_step(made.source())
+
+
+def settled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows without the wider columns that were to take the places of others: the next load removes them."""
+    return [{name: value for name, value in row.items() if not name.startswith(WIDE)} for row in rows]
 
 
 def test_loads_at_once_during_a_migration_all_succeed(chain):

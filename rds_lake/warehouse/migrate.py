@@ -5,16 +5,20 @@ comparison is pure and refuses before anything is changed.
 
 The hard part is doing it under the eyes of readers and of other loads, and surviving a kill between any two statements.
 Redshift enlarges a VARCHAR in place, but outside a transaction block only; any other type takes a new column, an
-UPDATE and a rename. So: enlarging commits by itself, everything else is one transaction under the load's lock, before
-the load's own, and each of the two leaves a table that is right for older and newer loads. A table that is only added
-to is locked for a moment, not for the time of a COPY. What another session did meanwhile is seen by looking again.
+UPDATE and a rename. So: enlarging commits by itself. Then one transaction adds columns and fills those that are to take
+the place of narrower ones, under names of their own, and a second one exchanges the names. A reader who waits for it
+has the snapshot of before, and finds in it the rows of the first transaction, not new columns without values. Both are
+under the load's lock, before the load's own, and each step leaves a table that is right for older and newer loads. A
+table that is only added to is locked for a moment, not for the time of a COPY. What another session did meanwhile is
+seen by looking again.
 """
 
+import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from rds_lake.errors import PermanentError, SpecError
+from rds_lake.errors import PermanentError, SpecError, TransientError
 from rds_lake.extract.types import Column
 from rds_lake.extract.widening import holds, wider
 from rds_lake.warehouse.connection import CollisionError, Session
@@ -33,6 +37,12 @@ _PLAIN = {
 }
 _SIZED = {"character varying": "VARCHAR", "binary varying": "VARBYTE", "varbyte": "VARBYTE"}
 
+
+WIDE, NARROW = "rds_lake_wide_", "rds_lake_narrow_"
+"""What columns are called for a moment: a wider one before it takes a column's place, and that column afterwards."""
+
+EXCHANGES = 5
+"""How often columns are exchanged anew because another session was faster."""
 
 Staged = Sequence[tuple[str | None, tuple[Column, ...]]]
 """For each batch the digest of its shape (None of an earlier version's), and its columns."""
@@ -177,26 +187,42 @@ def statements_alone(target: Named, migration: Migration) -> list[str]:
     return [f"ALTER TABLE {target.name} ALTER COLUMN {quote(name)} TYPE {kind}" for name, kind in migration.enlarge]
 
 
-def statements_together(target: Named, migration: Migration, taken: Iterable[str] = ()) -> list[str]:
-    """What belongs in one transaction: columns that are new, and columns that take the place of a narrower one.
+def statements_beside(target: Named, migration: Migration, wide: Mapping[str, str]) -> list[str]:
+    """What belongs in one transaction: columns that are new, and wider ones, filled, beside those that they replace.
 
     A text that could not be enlarged in place (Redshift refuses it for some encodings) is exchanged like any other.
 
     Args:
         target: the table.
         migration: what has to be done.
-        taken: names that the old columns cannot be given meanwhile.
+        wide: for each column that is exchanged, the name that the wider one has meanwhile.
     """
-    used = set(taken)
     texts = [f"ALTER TABLE {target.name} ADD COLUMN {quote(name)} {kind}" for name, kind in migration.add]
     for name, kind in (*migration.enlarge, *migration.exchange):
-        old = next(old for n in range(len(used) + 1) if (old := f"rds_lake_narrow_{n}") not in used)
-        used.add(old)
         texts += [
-            f"ALTER TABLE {target.name} RENAME COLUMN {quote(name)} TO {quote(old)}",
-            f"ALTER TABLE {target.name} ADD COLUMN {quote(name)} {kind}",
-            f"UPDATE {target.name} SET {quote(name)} = CAST({quote(old)} AS {kind})",
-            f"ALTER TABLE {target.name} DROP COLUMN {quote(old)}",
+            f"ALTER TABLE {target.name} ADD COLUMN {quote(wide[name])} {kind}",
+            f"UPDATE {target.name} SET {quote(wide[name])} = CAST({quote(name)} AS {kind})",
+        ]
+    return texts
+
+
+def statements_instead(target: Named, migration: Migration, wide: Mapping[str, str]) -> list[str]:
+    """What belongs in the next transaction: what came in meanwhile is filled in, and the names are exchanged.
+
+    Args:
+        target: the table.
+        migration: what has to be done.
+        wide: as above.
+    """
+    texts = []
+    for name, kind in (*migration.enlarge, *migration.exchange):
+        new, old = quote(wide[name]), quote(wide[name].replace(WIDE, NARROW))
+        missing = f"{new} IS NULL AND {quote(name)} IS NOT NULL"
+        texts += [
+            f"UPDATE {target.name} SET {new} = CAST({quote(name)} AS {kind}) WHERE {missing}",
+            f"ALTER TABLE {target.name} RENAME COLUMN {quote(name)} TO {old}",
+            f"ALTER TABLE {target.name} RENAME COLUMN {new} TO {quote(name)}",
+            f"ALTER TABLE {target.name} DROP COLUMN {old}",
         ]
     return texts
 
@@ -265,11 +291,39 @@ def carry_out(
         _tolerantly(session, text)
     if judge(look()).nothing:
         return
+    for _ in range(EXCHANGES):
+        with session.transaction():
+            session.execute(target.lock())
+            held = look()
+            lacking = judge(held)
+            wide = {name: f"{WIDE}{secrets.token_hex(4)}" for name, _ in (*lacking.enlarge, *lacking.exchange)}
+            for left in [column.name for column in held if column.name.startswith(WIDE)]:  # of somebody who died
+                session.execute(f"ALTER TABLE {target.name} DROP COLUMN {quote(left)}")
+            for text in statements_beside(target, lacking, wide):
+                session.execute(text)
+        if not wide or _exchange(session, target, wide, look, judge):
+            return
+    raise TransientError(f"Others are changing the columns of {target.name}, too.", "Try again.")
+
+
+def _exchange(
+    session: Session,
+    target: Lockable,
+    wide: Mapping[str, str],
+    look: Callable[[], Sequence[Held]],
+    judge: Callable[[Sequence[Held]], Migration],
+) -> bool:
+    """Have wider columns take the places of others; False if another session has removed one or done it by itself."""
     with session.transaction():
         session.execute(target.lock())
         held = look()
-        for text in statements_together(target, judge(held), [column.name for column in held]):
+        lacking = judge(held)
+        wanted = {name for name, _ in (*lacking.enlarge, *lacking.exchange)}
+        if wanted != set(wide) or not set(wide.values()) <= {column.name for column in held}:
+            return False
+        for text in statements_instead(target, lacking, wide):
             session.execute(text)
+    return True
 
 
 def read_held(session: Session, target: Target) -> list[Held]:

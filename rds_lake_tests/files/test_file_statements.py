@@ -8,7 +8,7 @@ import sqlfluff
 from rds_lake.files import statements
 from rds_lake.files.schema import LINE
 from rds_lake.files.statements import FileTarget
-from rds_lake.warehouse.migrate import Migration, statements_alone, statements_together
+from rds_lake.warehouse.migrate import Migration, statements_alone, statements_beside, statements_instead
 from rds_lake.warehouse.statements import FILES_OF
 
 COLUMNS = (
@@ -30,6 +30,10 @@ REFUSED = re.compile(
 """What Redshift lacks, or what must never stand in a load."""
 
 
+WIDER = {"user": "rds_lake_wide_1", "id": "rds_lake_wide_2"}
+"""What the wider columns are called until they take the places of the others."""
+
+
 def all_statements(target: FileTarget) -> list[str]:
     migration = Migration((("new", "BIGINT"),), (("user", "VARCHAR(40)"),), (("id", "DECIMAL(20,0)"),))
     found = [
@@ -44,7 +48,8 @@ def all_statements(target: FileTarget) -> list[str]:
         target.delete_all(),
         target.insert(),
         *statements_alone(target, migration),
-        *statements_together(target, migration, ["id"]),
+        *statements_beside(target, migration, WIDER),
+        *statements_instead(target, migration, WIDER),
         statements.entries_of(3),
         statements.entries_of_content(2),
         statements.ENTRIES_SINCE,

@@ -12,7 +12,7 @@ from rooms import table_spec
 from rds_lake.errors import PermanentError, SpecError
 from rds_lake.extract.types import Column
 from rds_lake.files.spec import ZoneTable
-from rds_lake.warehouse import ledger
+from rds_lake.warehouse import ledger, migrate
 from rds_lake.warehouse.connection import Session
 from rds_lake.warehouse.load import load
 from rds_lake.warehouse.statements import LEDGER, LEDGER_COLUMNS
@@ -553,6 +553,56 @@ def is_loaded_by(drops: Drops, pipeline: str) -> None:
         f"loaded_at, target) VALUES ({', '.join(['%s'] * 7)}, NOW(), %s)",
         values,
     )
+
+
+def test_readers_see_every_value_while_columns_are_widened(rooms):
+    drops = Drops.zone(rooms.environ)
+    drops.schema("things", "g integer")
+    drops.one(drops.drop("truncate", "things", "t.csv", "g\n" + "1\n" * 500))
+    stop, seen = threading.Event(), []
+
+    def read() -> None:
+        connection = drops.connect()
+        with connection.cursor() as cursor:
+            while not stop.is_set():
+                cursor.execute(f"SELECT COUNT(*), COUNT(g), SUM(g) FROM {drops.table('things')}")
+                seen.append(tuple(map(int, cursor.fetchone())))
+        connection.close()
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for at, kind in enumerate(["bigint", "decimal(30,2)", "decimal(32,4)", "decimal(34,6)"]):
+        assert drops.one(drops.schema("things", f"g {kind}", name=f"{at}.json")).status == "completed"
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert len(seen) > 20
+    assert set(seen) == {(500, 500, 500)}
+    assert [name for name, *_ in drops.types("things")] == ["g"]
+
+
+def test_a_wider_column_that_a_dead_worker_has_left_is_removed_by_the_next_change(rooms, monkeypatch):
+    drops = Drops.zone(rooms.environ)
+    drops.schema("things", "g integer", "h integer")
+    drops.one(drops.drop("append", "things", "t.csv", "1,2\n"))
+    with monkeypatch.context() as patch:
+        patch.setattr(migrate, "_exchange", died)
+        with pytest.raises(KeyboardInterrupt):
+            drops.one(drops.schema("things", "g bigint", "h bigint", name="wider.json"))
+    assert len([name for name, *_ in drops.types("things") if name.startswith(migrate.WIDE)]) == 2
+    assert drops.rows("things", "g, h") == [(1, 2)]
+    drops.ask(f"INSERT INTO {drops.table('things')} (g, h) VALUES (3, NULL)")
+    dropped = drops.schema("things", "g bigint", "h bigint", name="again.json")
+    drops.run()
+    assert drops.record(dropped).status == "completed"
+    assert sorted((name, kind) for name, kind, *_ in drops.types("things")) == [("g", "bigint"), ("h", "bigint")]
+    assert drops.rows("things", "g, h") == [(1, 2), (3, None)]
+
+
+def died(*_: object) -> None:
+    """Stands for the death of the process."""
+    raise KeyboardInterrupt
 
 
 def test_a_column_that_was_made_too_narrow_by_hand_is_widened_again_before_the_next_file(rooms):

@@ -170,6 +170,14 @@ def test_copies_are_replaced_in_their_place_and_queued_in_order():
             ),
         ),
         (
+            'ALTER TABLE s.t RENAME COLUMN a TO "b";',
+            (
+                'DO $shim$BEGIN ALTER TABLE s.t RENAME COLUMN a TO "b"; IF EXISTS (SELECT 1 FROM pg_constraint WHERE '
+                "conrelid = 's.t'::regclass AND conname = 'a: too large for its type') THEN ALTER TABLE s.t RENAME "
+                'CONSTRAINT "a: too large for its type" TO "b: too large for its type"; END IF; END$shim$;'
+            ),
+        ),
+        (
             "ALTER TABLE t ADD COLUMN c VARCHAR(MAX) ENCODE zstd",
             (
                 'ALTER TABLE t ADD COLUMN c varchar(65535) CONSTRAINT "c: too large for its type" '

@@ -11,6 +11,7 @@ from typing import Final
 
 from rds_lake.local.shim.redshift_copy import Refused
 from rds_lake.local.shim.tokens import Kind, Token, closing_parenthesis, joined, name_of, quoted, split_commas
+from rds_lake.sql import literal
 
 MAX_VARCHAR_BYTES: Final = 65_535
 DEFAULT_VARCHAR_BYTES: Final = 256  # of VARCHAR and TEXT without a length
@@ -77,6 +78,15 @@ def rewrite_add_column(tokens: Sequence[Token]) -> str:
         name = quoted(_check_name(column))
         altered += f", DROP CONSTRAINT IF EXISTS {name}, ADD {_check(column, limit)}"
     return altered
+
+
+def rewrite_rename_column(tokens: Sequence[Token]) -> str:
+    """PostgreSQL's text of ALTER TABLE t RENAME [COLUMN] a TO b, as the body of a block: its limit goes along."""
+    at = next(i for i, token in enumerate(tokens) if token.word == "RENAME")
+    table, (old, new) = _spaced(tokens[2:at]), (_check_name(name_of(tokens[i])) for i in (-3, -1))
+    found = f"SELECT 1 FROM pg_constraint WHERE conrelid = {literal(table)}::regclass AND conname = {literal(old)}"
+    moved = f"ALTER TABLE {table} RENAME CONSTRAINT {quoted(old)} TO {quoted(new)}"
+    return f"BEGIN {_spaced(tokens)}; IF EXISTS ({found}) THEN {moved}; END IF; END"
 
 
 def _spaced(tokens: Sequence[Token]) -> str:

@@ -113,12 +113,20 @@ def _statement(
         return ddl.rewrite_create_table(significant(lowered)) + _ending(part), None
     if words[:2] == ["ALTER", "TABLE"] and _changes_a_column(meaningful):
         return ddl.rewrite_add_column(significant(lowered)) + _ending(part), None
+    if words[:2] == ["ALTER", "TABLE"] and _renames_a_column(meaningful):
+        return _block(ddl.rewrite_rename_column(significant(lowered))) + _ending(part), None
     return joined(lowered), None
 
 
 def _changes_a_column(tokens: Sequence[Token]) -> bool:
     words = [token.word for token in tokens]
     return "ADD" in words or ("ALTER" in words[2:] and "TYPE" in words)
+
+
+def _renames_a_column(tokens: Sequence[Token]) -> bool:
+    """Whether it is ALTER TABLE t RENAME [COLUMN] a TO b, and not RENAME TO b."""
+    words = [token.word for token in tokens if token.word != ";"]
+    return "RENAME" in words and words[-2] == "TO" and words[-3] != "RENAME"
 
 
 def _folded(token: Token) -> Token:

@@ -248,17 +248,21 @@ class Machine:
         return mine
 
     def _wait_for(self, busy: Sequence[Record]) -> None:
-        """Wait until others have finished some files; the tables of those that take too long are held."""
+        """Wait until others have finished some files; the tables of those that take too long, or wait, are held."""
         until = time.monotonic() + PATIENCE
         while busy:
-            known = self._log.find_all([record.file_id for record in busy])
-            busy = [record for record in busy if record.file_id in known and not known[record.file_id].is_finished]
-            if busy and time.monotonic() > until:
-                error = f"Another worker still takes files that {self._receiver.name} needs."
-                waits = Waits(TransientError(error, "Try again."), with_table=True)
-                self._held.update({record.table: waits for record in busy})
-                return
+            found = self._log.find_all([record.file_id for record in busy]).values()
+            busy = [record for record in found if not record.is_finished]
+            for record in busy:
+                if record.error:  # it could not be done for reasons of ours, and is left alone for a while
+                    self._hold_table(record, f"{record.file_name}, which comes first, waits: {record.error}")
+                elif time.monotonic() > until:
+                    self._hold_table(record, f"Another worker still takes files that {self._receiver.name} needs.")
+            busy = [record for record in busy if record.table not in self._held]
             time.sleep(0.5 if busy else 0)
+
+    def _hold_table(self, record: Record, why: str) -> None:
+        self._held[record.table] = Waits(TransientError(why, "Try again later."), with_table=True)
 
     def _results(self, works: Sequence[Work]) -> Iterator[tuple[Work, Result | Waits]]:
         """The result of each file: of those that only have to be settled, then of those that are worked on now."""

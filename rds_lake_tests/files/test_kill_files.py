@@ -596,7 +596,7 @@ def test_a_worker_does_not_wait_forever_for_a_schema_file_that_a_dead_one_has(
     record = drops.record(file)
     assert (record.status, record.error) == (
         "processing",
-        f"Another worker still takes files that {drops.database} needs. Try again.",
+        f"Another worker still takes files that {drops.database} needs. Try again later.",
     )
     time.sleep(2)
     drops.run()

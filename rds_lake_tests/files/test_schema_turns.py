@@ -1,6 +1,7 @@
 """Which schema a file is read under, whatever comes first, and whoever died meanwhile."""
 
 import json
+from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Any
 
@@ -8,10 +9,12 @@ import pytest
 from dropping import Drops, day
 from rooms import Rooms
 
+from rds_lake.errors import TransientError
 from rds_lake.files import machine
 from rds_lake.files.agreed import AgreedSchemas
 from rds_lake.files.schema import TableSchema
 from rds_lake.files.version import FileVersion
+from rds_lake.files.zone import DropZone
 from rds_lake.lake.store import ObjectStore
 
 pytestmark = pytest.mark.stack
@@ -156,3 +159,30 @@ def test_a_schema_file_that_took_effect_before_its_worker_died_is_completed_afte
     assert (drops.record(first).status, drops.record(first).error) == ("completed", None)
     assert [name for name, *_ in drops.types("t")] == ["id", "more"]
     drops.check_accounts()
+
+
+def test_files_behind_a_schema_file_that_waits_say_what_it_waits_for(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "PATIENCE", 3600)
+    drops = Drops.zone(rooms.environ)
+    schema = drops.schema("t", "id bigint")
+    away = TransientError("The warehouse is away.", "Start it.")
+    with monkeypatch.context() as patch:
+        patch.setattr(DropZone, "_prepare", raising(away))
+        with pytest.raises(TransientError, match="The warehouse is away"):
+            drops.run()
+    dropped = drops.drop("append", "t", "a.csv", "1\n")
+    with pytest.raises(TransientError, match=r"schema\.json, which comes first, waits: The warehouse is away"):
+        drops.run()
+    drops.expire(schema, dropped)
+    drops.run()
+    assert drops.rows("t", "id") == [(1,)]
+    drops.check_accounts("t")
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def made(*_: object) -> None:
+        raise error
+
+    return made

@@ -27,7 +27,7 @@ from rds_lake.files.types import DeclaredType, Kind
 from rds_lake.pauses import pause
 from rds_lake.sql import quote as quote_in
 from rds_lake.sql import quote_all as quote_all_in
-from rds_lake.warehouse.connection import CollisionError, Database, Session, Whose
+from rds_lake.warehouse.connection import STOOD_STILL, CollisionError, Database, Session, Whose
 from rds_lake.warehouse.migrate import kind_of
 
 quote = partial(quote_in, dialect="redshift")  # that of psycopg2
@@ -67,7 +67,8 @@ LEDGER_COLUMNS = (
 )
 
 IDLE_SECONDS = 300
-"""How long a worker that stands still inside a transaction may keep others waiting: as long as its lease."""
+"""How long a worker that stands still inside a transaction may keep others waiting: as long as its lease. Nothing but
+PostgreSQL is waited for in there, so that a worker that goes on never stands still so long."""
 
 PIECE_ROWS = 4096
 """Rows that are sent at a time."""
@@ -231,19 +232,23 @@ def put(database: Database, store: FileStore, table: FeedTable, staged: Staged) 
         PermanentError: PostgreSQL refused the rows, or its table cannot hold them. Nothing was changed.
         TransientError: it could not be reached, or others were in the way, three times.
     """
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return _attempt(database, store, table, staged)
-        except TransientError:
-            if attempt == ATTEMPTS:
-                raise
-            time.sleep(pause(attempt, PAUSE))
+    with tempfile.TemporaryFile(prefix="rds_lake_") as part:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return _attempt(database, store, table, staged, part)
+            except TransientError:
+                if attempt == ATTEMPTS:
+                    raise
+                time.sleep(pause(attempt, PAUSE))
     raise AssertionError("unreachable")
 
 
-def _attempt(database: Database, store: FileStore, table: FeedTable, staged: Staged) -> Done:
+def _attempt(database: Database, store: FileStore, table: FeedTable, staged: Staged, part: IO[bytes]) -> Done:
     with database.connect() as session:
         _prepare(session, table)
+        if known := session.execute(table.loaded(), (table.place, staged.file_id)):
+            return Done(known[0][0], is_new=False)
+        _fetch(store, staged, part)  # before the transaction, which has to wait for nobody but PostgreSQL
         with session.transaction():
             session.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
             now = datetime.now(UTC)
@@ -252,8 +257,7 @@ def _attempt(database: Database, store: FileStore, table: FeedTable, staged: Sta
                 [(rows,)] = session.execute(table.loaded(), (table.place, staged.file_id))
                 return Done(rows, is_new=False)
             session.execute(table.create_incoming())
-            for piece in _pieces(store, staged):
-                session.copy_in(table.copy(), piece)
+            _bring(session, table, staged, part)
             [(brought,)] = session.execute("SELECT COUNT(*) FROM incoming_feed")
             if brought != staged.rows:
                 raise PermanentError(
@@ -371,19 +375,45 @@ def _refused(problem: str, remedy: str) -> PermanentError:
     return PermanentError(problem, f"{remedy}; then drop the file again.")
 
 
-def _pieces(store: FileStore, staged: Staged) -> Iterator[IO[bytes]]:
-    """The cleaned rows as CSV, in pieces: NULL is an empty field, an empty text is `""`."""
+def _fetch(store: FileStore, staged: Staged, part: IO[bytes]) -> None:
+    """Read a file's cleaned rows from the bucket, anew in each attempt: the one before may have stopped half-way."""
     held = store.look(staged.part or "")
     if held is None:
         raise PermanentError(f"{store.url(staged.part or '')} is gone.", "Drop the file again.")
+    part.seek(0)
+    part.truncate()
+    store.fetch(held, part)
+
+
+def _bring(session: Session, table: FeedTable, staged: Staged, part: IO[bytes]) -> None:
+    """Send the cleaned rows to PostgreSQL.
+
+    Raises:
+        TransientError: this process stood still; what the driver says of a COPY does not tell that.
+    """
+    last = time.time()  # that of the machine: it goes on while it is suspended
+    for piece in _pieces(part):
+        try:
+            session.copy_in(table.copy(), piece)
+        except TransientError as error:
+            if (idle := time.time() - last) >= IDLE_SECONDS:
+                raise TransientError(
+                    f"PostgreSQL on RDS ended the session that was putting in {staged.name}, after {idle:,.0f} s "
+                    "without a word of ours.",
+                    STOOD_STILL,
+                ) from error
+            raise
+        last = time.time()
+
+
+def _pieces(part: IO[bytes]) -> Iterator[IO[bytes]]:
+    """The cleaned rows as CSV, in pieces: NULL is an empty field, an empty text is `""`."""
     options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
-    with tempfile.TemporaryFile(prefix="rds_lake_") as file:
-        store.fetch(held, file)
-        for rows in pq.ParquetFile(file).iter_batches(PIECE_ROWS):
-            piece = io.BytesIO()
-            pyarrow.csv.write_csv(rows.cast(_written(rows.schema)), piece, options)
-            piece.seek(0)
-            yield piece
+    for rows in pq.ParquetFile(part).iter_batches(PIECE_ROWS):
+        piece = io.BytesIO()
+        pyarrow.csv.write_csv(rows.cast(_written(rows.schema)), piece, options)
+        piece.seek(0)
+        yield piece
 
 
 def _written(schema: pa.Schema) -> pa.Schema:

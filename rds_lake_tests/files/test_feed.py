@@ -8,6 +8,7 @@ import io
 import json
 import random
 import threading
+import time
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -462,6 +463,41 @@ def test_a_worker_that_stands_still_in_a_transaction_does_not_keep_the_next_one_
     assert (record.status, record.rows_loaded) == ("completed", 2)
     assert sorted(drops.rows("", "transactionid")) == [("T00001",), ("T00002",)]
     drops.check_accounts()
+
+
+def test_a_download_that_takes_long_is_no_standing_still(rooms, monkeypatch):
+    drops = feed(rooms)
+    dropped = drops.source("a.csv", export(row(1)))
+    fetch = drops.store.fetch
+
+    def slowly(version: Any, target: Any) -> str:
+        if "/cleaned/" in version.key:
+            time.sleep(1.5)
+        return fetch(version, target)
+
+    monkeypatch.setattr(drops.store, "fetch", slowly)
+    monkeypatch.setattr(upsert, "IDLE_SECONDS", 1)
+    monkeypatch.setattr(upsert, "ATTEMPTS", 1)
+    assert drops.one(dropped).status == "completed"
+    drops.check_accounts()
+
+
+def test_a_worker_that_stands_still_is_told_so(rooms, monkeypatch):
+    drops = feed(rooms)
+    dropped = drops.source("a.csv", export(row(1)))
+    pieces = upsert._pieces
+
+    def stand_still(*given: Any):
+        time.sleep(1.5)
+        yield from pieces(*given)
+
+    monkeypatch.setattr(upsert, "_pieces", stand_still)
+    monkeypatch.setattr(upsert, "IDLE_SECONDS", 1)
+    monkeypatch.setattr(upsert, "ATTEMPTS", 1)
+    with pytest.raises(TransientError, match=r"ended the session that was putting in a\.csv, after [12] s"):
+        drops.handle(dropped)
+    assert "stood still inside a transaction: see whether its machine was stopped" in drops.record(dropped).error
+    assert drops.ledger() == []
 
 
 def test_files_that_were_done_when_postgresql_went_away_are_settled_and_the_others_wait(rooms):

@@ -87,7 +87,10 @@ def refused(what: str, code: str, status: int, said: str) -> RdsLakeError:
     said = _SIGNED.split(said)[0].rstrip()
     problem = f"AWS refused {what}: {said}."
     if code == "NoSuchBucket":
-        return ConfigError(f"The bucket of {what} does not exist.", "Create it, or correct RDS_LAKE_BUCKET.")
+        # It may be the lake's (RDS_LAKE_BUCKET), or one that files are dropped into (RDS_LAKE_DROP_BUCKET, `bucket`).
+        return ConfigError(
+            f"The bucket of {what} does not exist.", "Create it, or correct the variable or the YAML that names it."
+        )
     if code in _CONFLICT:
         return ConflictError(
             f"{what} was changed by another run while this one was working; this one changed nothing.",

@@ -107,7 +107,8 @@ def refuse_disputes(specs: Sequence[ReceiverSpec], environ: Mapping[str, str]) -
         environ: names the buckets of those that name none, and that of the lake.
 
     Raises:
-        SpecError: two have one name or one queue, two lie in one folder, or one in that of another, or in the lake.
+        SpecError: two have one name or one queue, two lie in one folder, or one in that of another, or in the lake, or
+            two load the same tables.
     """
     for spec in specs:
         if _bucket(spec, environ) is not None and _bucket(spec, environ) == environ.get("RDS_LAKE_BUCKET"):
@@ -133,6 +134,20 @@ def refuse_disputes(specs: Sequence[ReceiverSpec], environ: Mapping[str, str]) -
                 f"{one.name} takes files below {one.root}, which lies in the folder {other.root} of {other.name}.",
                 "Give one of them another folder, or another bucket.",
             )
+        if _target(one) == _target(other):
+            is_zone = isinstance(one, DropZoneSpec)
+            raise SpecError(
+                f"{one.name} and {other.name} load the same {'schema' if is_zone else 'table'}, "
+                f"{'.'.join(_target(one)[1:])}: one would replace, or empty, what the other has loaded.",
+                f"Give one of them another {'schema' if is_zone else 'target'}.",
+            )
+
+
+def _target(spec: ReceiverSpec) -> tuple[str, ...]:
+    """What it loads, and where: upper and lower case are the same to Redshift, to PostgreSQL they are not."""
+    if isinstance(spec, DropZoneSpec):
+        return "Redshift", spec.schema_name.lower()
+    return "PostgreSQL", spec.target.db_schema, spec.target.table
 
 
 def _bucket(spec: ReceiverSpec, environ: Mapping[str, str]) -> str | None:

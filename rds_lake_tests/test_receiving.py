@@ -75,6 +75,28 @@ def test_two_with_one_queue_are_refused() -> None:
         refuse_disputes([DropZoneSpec(database="sales"), feed("own", queue="rds_lake_sales")], {})
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (DropZoneSpec(database="a", schema="shared"), DropZoneSpec(database="b", schema="shared")),
+        (DropZoneSpec(database="a", bucket="x"), DropZoneSpec(database="b", bucket="y", schema="A")),
+    ],
+)
+def test_two_drop_zones_that_load_one_schema_are_refused(one: DropZoneSpec, other: DropZoneSpec) -> None:
+    with pytest.raises(SpecError, match=r"(a and b|b and a) load the same schema, (shared|a): .*another schema\."):
+        refuse_disputes([one, other], {"RDS_LAKE_DROP_BUCKET": "drop"})
+
+
+def test_two_feeds_into_one_table_are_refused_and_those_into_others_are_not() -> None:
+    def into(name: str, **target: str) -> FileFeedSpec:
+        return feed(name, target={"table": "t", **target})
+
+    with pytest.raises(SpecError, match=r"(a and b|b and a) load the same table, public\.t: .*another target\."):
+        refuse_disputes([into("a"), into("b", schema="public")], {})
+    for other in (into("b", schema="other"), into("b", table="u"), DropZoneSpec(database="b", schema="t")):
+        refuse_disputes([into("a"), other], {})
+
+
 @pytest.mark.parametrize("bucket", [None, "lake"])
 def test_one_that_would_take_the_lakes_own_objects_is_refused(
     bucket: str | None, monkeypatch: pytest.MonkeyPatch

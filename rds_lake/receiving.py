@@ -33,6 +33,9 @@ Report = Callable[[str], None]
 WAITING_LINES, WAITING_NAMES = 5, 3
 """How many reasons why files wait are told, and how many files of each are named."""
 
+INTERRUPTED = {KeyboardInterrupt.__name__, dg.DagsterExecutionInterruptedError.__name__}
+"""What ends a run when Ctrl-C is pressed."""
+
 _OURS = re.compile(r"rds_lake[\w.]*: ")
 """How Dagster begins the text of one of our errors."""
 
@@ -323,7 +326,7 @@ def waiting_told(waiting: Sequence[Record], runs: Mapping[str, bool | None]) -> 
         if goes_on or (goes_on is None and not record.error):
             groups.setdefault(None, []).append(record)
         else:
-            groups.setdefault(record.error or "Their worker has ended without a word.", []).append(record)
+            groups.setdefault(record.error or "Its worker has ended without a word.", []).append(record)
     lines = [_group_told(reason, some) for reason, some in islice(groups.items(), WAITING_LINES)]
     more = sum(map(len, list(groups.values())[WAITING_LINES:]))
     return [*lines, *([f"{counted(more, 'more file')} for other reasons; the audit log has them."] if more else [])]
@@ -361,4 +364,6 @@ def _problem(error: SerializableErrorInfo) -> str:
         if found := _OURS.match(each.message):
             return each.message[found.end() :]
         each = each.cause
-    return f"{error.message.strip()} Dagster's UI has the whole story of the run."
+    if error.cls_name in INTERRUPTED:
+        return "It was interrupted."
+    return f"{error.message.strip().rstrip('.')}. Dagster's UI has the whole story of the run."

@@ -276,7 +276,7 @@ def test_files_that_wait_are_told_of_by_their_reasons_in_a_few_lines() -> None:
         "10:03:00 UTC on."
     )
     assert waiting_told([held(1, None, "over"), held(2, "Away.", "elsewhere")], runs) == [
-        "1 file waits until 2026-11-20 10:01:00 UTC (1.csv): Their worker has ended without a word.",
+        "1 file waits until 2026-11-20 10:01:00 UTC (1.csv): Its worker has ended without a word.",
         "1 file waits until 2026-11-20 10:02:00 UTC (2.csv): Away.",
     ]
     many = waiting_told([held(number, f"Reason {number}.") for number in range(100)], runs)

@@ -87,9 +87,9 @@ def refused(what: str, code: str, status: int, said: str) -> RdsLakeError:
     said = _SIGNED.split(said)[0].rstrip()
     problem = f"AWS refused {what}: {said}."
     if code == "NoSuchBucket":
-        # It may be the lake's (RDS_LAKE_BUCKET), or one that files are dropped into (RDS_LAKE_DROP_BUCKET, `bucket`).
         return ConfigError(
-            f"The bucket of {what} does not exist.", "Create it, or correct the variable or the YAML that names it."
+            f"The bucket of {what} does not exist.",
+            "Create it, or correct what names it: RDS_LAKE_BUCKET, RDS_LAKE_DROP_BUCKET, or a YAML file.",
         )
     if code in _CONFLICT:
         return ConflictError(

@@ -386,6 +386,27 @@ def test_receive_tells_of_files_that_others_work_on(zone: Location) -> None:
     assert "1 file is worked on (a.csv)" in receive(zone)[1]
 
 
+def test_after_one_that_was_interrupted_receive_tells_of_its_files(
+    zone: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drops = zone.drops
+    drops.schema("t", "id bigint")
+    assert receive(zone)[0].ok
+    drops.drop("append", "t", "a.csv", "id\n1\n")
+
+    def interrupted(_: WarehouseResource) -> Warehouse:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WarehouseResource, "warehouse", interrupted)
+        received, text = receive(zone)
+    assert received.failed == ["It was interrupted."]
+    for _ in range(2):
+        assert not received.ok
+        assert re.search(r"1 file waits until .* UTC \(a\.csv\): Its worker has ended without a word\.", text)
+        received, text = receive(zone)
+
+
 def test_receive_handles_what_it_has_claimed_although_the_queue_or_the_listing_fails(
     zone: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -415,7 +436,7 @@ def test_a_receiver_that_cannot_be_asked_is_told_of_with_the_settings_that_may_b
     assert received.is_only_misconfigured
     [told] = received.failed
     assert "a-bucket-that-is-not-there" in told
-    assert told.endswith(" does not exist. Create it, or correct the variable or the YAML that names it.")
+    assert " does not exist. Create it, or correct what names it: RDS_LAKE_BUCKET, RDS_LAKE_DROP_BUCKET, or " in told
 
 
 def test_a_run_that_never_came_is_asked_for_again_by_the_listing(

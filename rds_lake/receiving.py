@@ -342,8 +342,8 @@ def _group_told(reason: str | None, some: Sequence[Record]) -> str:
     one = len(some) == 1
     if reason is None:
         return (
-            f"{counted(len(some), 'file')} {'is' if one else 'are'} worked on ({named}); if the worker has died, they "
-            f"can be taken over from {until} on."
+            f"{counted(len(some), 'file')} {'is' if one else 'are'} worked on ({named}); if the worker has died, "
+            f"{'it' if one else 'they'} can be taken over from {until} on."
         )
     return f"{counted(len(some), 'file')} {'waits' if one else 'wait'} until {until} ({named}): {reason}"
 

@@ -381,7 +381,7 @@ def test_receive_tells_of_files_that_others_work_on(zone: Location) -> None:
     claims = drops.claim(drops.drop("append", "t", "a.csv", "id\n1\n"))
     received, text = receive(zone)
     assert not received.ok
-    assert "1 file is worked on (a.csv); if the worker has died" in text
+    assert "1 file is worked on (a.csv); if the worker has died, it can be taken over from " in text
     drops.log.begin(claims[0], "a-run-of-elsewhere")
     assert "1 file is worked on (a.csv)" in receive(zone)[1]
 

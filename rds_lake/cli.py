@@ -280,12 +280,12 @@ def receive(
 ) -> None:
     """Notice what has been dropped and handle it, as the sensors do, in this process.
 
-    Exit code 0 when every file was taken, 1 when one was refused or could not be done, 2 when the command or the
-    configuration is wrong.
+    Exit code 0 when every file was taken and none waits, 1 when one was refused, waits or could not be done, 2 when the
+    command or the configuration is wrong and nothing else.
     """
     _use_local_stack()
-    if not _receive(names or []):
-        raise typer.Exit(FAILED)
+    if code := _receive(names or []):
+        raise typer.Exit(code)
 
 
 @files.command("setup")
@@ -525,8 +525,8 @@ def _set_up_files(report: "Callable[[str], None]") -> None:
         report(line)
 
 
-def _receive(names: list[str]) -> bool:
-    """Handle what has been dropped and show what became of it; whether every file was taken."""
+def _receive(names: list[str]) -> int:
+    """Handle what has been dropped and show what became of it; the exit code."""
     import warnings
 
     from rich.console import Console
@@ -534,7 +534,7 @@ def _receive(names: list[str]) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Dagster's notes on its beta features are no business of a user's
         from rds_lake import console as view
-        from rds_lake.receiving import Receive, choose_receivers
+        from rds_lake.receiving import Receive, choose_receivers, only_misconfigured
         from rds_lake.sync import open_instance
 
         defs, specs = _load_receivers()
@@ -544,7 +544,9 @@ def _receive(names: list[str]) -> bool:
             runner = Receive(defs, instance, say)
             results = [runner.one(spec) for spec in chosen]
     view.show_received(console, results)
-    return all(result.ok for result in results)
+    if all(result.ok for result in results):
+        return 0
+    return MISUSED if only_misconfigured(results) else FAILED
 
 
 def _source() -> "Source":

@@ -102,7 +102,7 @@ def show(console: Console, results: Sequence[TableResult], seconds: float) -> No
 
 
 def show_received(console: Console, received: Sequence[Received]) -> None:
-    """Print what became of dropped files: a table, then why some were refused."""
+    """Print what became of dropped files: a table, then why some were refused, and what waits."""
     table = Table(
         "table",
         "file",
@@ -125,16 +125,17 @@ def show_received(console: Console, received: Sequence[Received]) -> None:
     if records:
         print_table(console, table)
     for record in records:
-        if record.error:
+        if record.error and record.status != "processing":  # why such a one waits is told below
             word = "[yellow]note[/]" if record.status == "completed" else f"[red]{record.status}[/]"
             text = f"{word} {escape(record.file_name)}: {escape(record.error)}"
             console.print(text, highlight=False, soft_wrap=True)
     for each in received:
         lines = [f"[yellow]note[/] {each.name}: {escape(line)}" for line in each.notes]
         lines += [f"[red]error[/] {each.name}: {escape(line)}" for line in each.failed]
+        lines += [f"[yellow]waiting[/] {each.name}: {escape(line)}" for line in each.waiting]
         for text in lines:
             console.print(text, highlight=False, soft_wrap=True)
-    if not records:
+    if not records and not any(each.waiting or each.failed for each in received):
         console.print("Nothing new has been dropped.", highlight=False)
 
 

@@ -7,15 +7,17 @@ of the ledger, so `synchronous=NORMAL` (safe when a process dies, not when the p
 neither do events that wait for the rest of their batch.
 """
 
+import fcntl
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from alembic.util.exc import CommandError
 from dagster import AssetObservation, DagsterEvent, DagsterEventType, DagsterInstance, EventLogEntry
 from dagster._core.events import ASSET_EVENTS, AssetObservationData, DagsterEventBatchMetadata
 from dagster._core.instance import RUNLESS_JOB_NAME, RUNLESS_RUN_ID, InstanceRef
@@ -23,7 +25,7 @@ from dagster._core.storage.event_log import SqlEventLogStorageTable, SqliteEvent
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, create_engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from rds_lake.errors import ConfigError, PermanentError
@@ -34,6 +36,9 @@ KEPT = 8
 BUSY_SECONDS = 60
 
 INDEX = "index"
+
+LOCK = ".rds_lake_opening"
+"""A file in `DAGSTER_HOME` that is locked for as long as its records are opened."""
 
 BATCH = 500
 """Events of one asset's step that are written together."""
@@ -144,12 +149,39 @@ def recording() -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def _alone(home: str) -> Iterator[None]:
+    """Open Dagster's records while no other process of ours does.
+
+    Each makes their tables when they are not there, and two that do it at once leave a database that none can open any
+    more. The lock ends with its process, however that ends.
+
+    Raises:
+        ConfigError: they cannot be opened.
+    """
+    with ExitStack() as held:
+        if os.access(home, os.W_OK):  # where nothing can be written, dagster.yaml names other places for the records
+            lock = held.enter_context(Path(home, LOCK).open("a"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield
+        except (SQLAlchemyError, CommandError) as error:
+            if _DISK.search(str(error)):
+                raise
+            said = str(getattr(error, "orig", None) or error).strip().splitlines()[0].rstrip(".")
+            raise ConfigError(
+                f"Dagster's records in DAGSTER_HOME ({home}) cannot be opened: {said}.",
+                "Try again. If it stays, move all but dagster.yaml out of that folder, or name another one: what is "
+                "loaded is recorded elsewhere.",
+            ) from error
+
+
 @recording()
 def open_dagster_instance() -> DagsterInstance:
     """The instance at `DAGSTER_HOME`, with the quick event log unless its dagster.yaml names a storage.
 
     Raises:
-        ConfigError: the variable names no folder.
+        ConfigError: the variable names no folder, or what lies there cannot be opened.
         PermanentError: its disk is full.
     """
     home = os.environ["DAGSTER_HOME"]
@@ -168,7 +200,8 @@ def open_dagster_instance() -> DagsterInstance:
             "config": dict(stock.config_dict),
         }
         reference = InstanceRef.from_dir(home, overrides={"event_log_storage": config})
-    return DagsterInstance.from_ref(reference)
+    with _alone(home):
+        return DagsterInstance.from_ref(reference)  # it opens all of them
 
 
 def report_observations(instance: DagsterInstance, found: Iterable[AssetObservation]) -> None:

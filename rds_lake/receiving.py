@@ -5,11 +5,14 @@ What cron calls where no daemon runs, and what the demo and tests call. It does 
 
 import itertools
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import dagster as dg
+from dagster._utils.error import SerializableErrorInfo  # type: ignore[attr-defined]  # it is of another package now
 
 from rds_lake.assets.files import RECEIVER_METADATA, claim_waiting, job_name, run_config
 from rds_lake.audit_log.record import Record
@@ -23,8 +26,18 @@ from rds_lake.files.spec import DropZoneSpec, FileFeedSpec
 from rds_lake.files.zone import ACTIONS, UNKNOWN
 from rds_lake.resources.files import FilesResource, ReceiverSpec
 from rds_lake.resources.services import aws_client
+from rds_lake.wording import counted
 
 Report = Callable[[str], None]
+
+WAITING_LINES, WAITING_NAMES = 5, 3
+"""How many reasons why files wait are told, and how many files of each are named."""
+
+INTERRUPTED = {KeyboardInterrupt.__name__, dg.DagsterExecutionInterruptedError.__name__}
+"""What ends a run when Ctrl-C is pressed."""
+
+_OURS = re.compile(r"rds_lake[\w.]*: ")
+"""How Dagster begins the text of one of our errors."""
 
 
 @dataclass
@@ -34,19 +47,38 @@ class Received:
     Attributes:
         name: the drop zone or feed.
         records: the files that were handled, as the audit log has them.
-        failed: runs that failed, each with what it said.
+        failed: what could not be asked, and runs that failed, each with what it said.
         notes: what is wrong with the events; the listing finds what they do not tell.
+        waiting: the files that are left alone for now, in words: why, and until when.
+        misconfigured: whether nothing could be noticed because of a setting.
     """
 
     name: str
     records: list[Record] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    misconfigured: bool = False
 
     @property
     def ok(self) -> bool:
-        """Whether every file was taken."""
-        return not self.failed and all(record.status == "completed" for record in self.records)
+        """Whether every file was taken, and none waits."""
+        return not self.failed and not self.waiting and self._all_taken
+
+    @property
+    def is_only_misconfigured(self) -> bool:
+        """Whether a setting is all that was in the way."""
+        return self.misconfigured and len(self.failed) == 1 and self._all_taken
+
+    @property
+    def _all_taken(self) -> bool:
+        return all(record.status == "completed" for record in self.records)
+
+
+def only_misconfigured(results: Sequence[Received]) -> bool:
+    """Whether something went wrong, and settings are all that was wrong."""
+    bad = [result for result in results if not result.ok]
+    return bool(bad) and all(result.is_only_misconfigured for result in bad)
 
 
 class AlreadyWaitingError(ConfigError):
@@ -78,7 +110,8 @@ def refuse_disputes(specs: Sequence[ReceiverSpec], environ: Mapping[str, str]) -
         environ: names the buckets of those that name none, and that of the lake.
 
     Raises:
-        SpecError: two have one name or one queue, two lie in one folder, or one in that of another, or in the lake.
+        SpecError: two have one name or one queue, two lie in one folder, or one in that of another, or in the lake, or
+            two load the same tables.
     """
     for spec in specs:
         if _bucket(spec, environ) is not None and _bucket(spec, environ) == environ.get("RDS_LAKE_BUCKET"):
@@ -104,6 +137,20 @@ def refuse_disputes(specs: Sequence[ReceiverSpec], environ: Mapping[str, str]) -
                 f"{one.name} takes files below {one.root}, which lies in the folder {other.root} of {other.name}.",
                 "Give one of them another folder, or another bucket.",
             )
+        if _target(one) == _target(other):
+            is_zone = isinstance(one, DropZoneSpec)
+            raise SpecError(
+                f"{one.name} and {other.name} load the same {'schema' if is_zone else 'table'}, "
+                f"{'.'.join(_target(one)[1:])}: one would replace, or empty, what the other has loaded.",
+                f"Give one of them another {'schema' if is_zone else 'target'}.",
+            )
+
+
+def _target(spec: ReceiverSpec) -> tuple[str, ...]:
+    """What it loads, and where: upper and lower case are the same to Redshift, to PostgreSQL they are not."""
+    if isinstance(spec, DropZoneSpec):
+        return "Redshift", spec.schema_name.lower()
+    return "PostgreSQL", spec.target.db_schema, spec.target.table
 
 
 def _bucket(spec: ReceiverSpec, environ: Mapping[str, str]) -> str | None:
@@ -205,26 +252,51 @@ class Receive:
         self._files = files or FilesResource()
 
     def one(self, spec: ReceiverSpec) -> Received:
-        """Notice and handle the files of one drop zone or feed."""
+        """Notice and handle the files of one drop zone or feed.
+
+        What cannot be asked is told in the result: it stops neither what has been claimed nor the other ones.
+        """
         done = Received(spec.name)
-        claimed = self._claim(spec, done)
+        claimed: list[Record] = []
+        try:
+            for some in self._claims(spec, done):
+                claimed += some
+        except RdsLakeError as error:
+            done.failed.append(str(error))
+            done.misconfigured = isinstance(error, ConfigError | SpecError)
         self._say(f"{spec.name}: {len(claimed):,} new files")
         for start in range(0, len(claimed), FILES_OF_A_RUN):
             some = claimed[start : start + FILES_OF_A_RUN]
             self._run(spec, some, done)
+        self._look_who_waits(done)
         return done
 
-    def _claim(self, spec: ReceiverSpec, done: Received) -> list[Record]:
+    def _claims(self, spec: ReceiverSpec, done: Received) -> Iterator[Sequence[Record]]:
         """Claim what events tell of, then what a listing finds: the order in which the sensors see it."""
         log, receiver = self._files.audit_log(), self._files.receiver(spec)
-        claimed: list[Record] = []
         try:
             taken = take_events(self._files.queue(queue_name(spec)), receiver, log, most=100_000, seconds=60)
-            claimed += taken.claimed
             done.notes += taken.problems
+            yield taken.claimed
         except RdsLakeError as error:  # if it is not the queue that is away, the listing meets the same and says so
             done.notes.append(f"No event was read, the bucket was listed instead: {error}")
-        return [*claimed, *claim_waiting(receiver, log)]
+        yield claim_waiting(receiver, log)
+
+    def _look_who_waits(self, done: Received) -> None:
+        """Tell of files that are claimed and not finished: those that were put off, and those of other workers."""
+        try:
+            waiting = self._files.audit_log().open_files(done.name)
+        except RdsLakeError as error:
+            if not done.failed:  # else it has most likely been told already
+                done.failed.append(str(error))
+            return
+        ours = {run_id: self._is_running(run_id) for run_id in {record.run_id for record in waiting} if run_id}
+        done.waiting += waiting_told(waiting, ours)
+
+    def _is_running(self, run_id: str) -> bool | None:
+        """Whether a run goes on; None when it is recorded elsewhere."""
+        run = self._instance.get_run_by_id(run_id)
+        return None if run is None else not run.is_finished
 
     def _run(self, spec: ReceiverSpec, claimed: Sequence[Record], done: Received) -> None:
         job = self._definitions.resolve_job_def(job_name(spec))
@@ -241,10 +313,57 @@ class Receive:
             done.failed.append(_said(result))
 
 
+def waiting_told(waiting: Sequence[Record], runs: Mapping[str, bool | None]) -> list[str]:
+    """What there is to say of files that are claimed and not finished, in a few lines.
+
+    Args:
+        waiting: the files.
+        runs: whether their runs go on; None where nobody knows.
+    """
+    groups: dict[str | None, list[Record]] = {}
+    for record in sorted(waiting, key=lambda each: (each.landed_at, each.file_id)):
+        goes_on = runs.get(record.run_id or "")
+        if goes_on or (goes_on is None and not record.error):
+            groups.setdefault(None, []).append(record)
+        else:
+            groups.setdefault(record.error or "Its worker has ended without a word.", []).append(record)
+    lines = [_group_told(reason, some) for reason, some in islice(groups.items(), WAITING_LINES)]
+    more = sum(map(len, list(groups.values())[WAITING_LINES:]))
+    return [*lines, *([f"{counted(more, 'more file')} for other reasons; the audit log has them."] if more else [])]
+
+
+def _group_told(reason: str | None, some: Sequence[Record]) -> str:
+    """One line for files that wait for one reason; None when they are worked on."""
+    named = ", ".join(
+        [*(record.file_name for record in some[:WAITING_NAMES]), *(["..."] * (len(some) > WAITING_NAMES))]
+    )
+    ends = [record.lease_until for record in some if record.lease_until]
+    until = f"{max(ends):%Y-%m-%d %H:%M:%S} UTC" if ends else "the next 'rds-lake receive'"
+    one = len(some) == 1
+    if reason is None:
+        return (
+            f"{counted(len(some), 'file')} {'is' if one else 'are'} worked on ({named}); if the worker has died, "
+            f"{'it' if one else 'they'} can be taken over from {until} on."
+        )
+    return f"{counted(len(some), 'file')} {'waits' if one else 'wait'} until {until} ({named}): {reason}"
+
+
 def _said(result: dg.ExecuteInProcessResult) -> str:
     for event in result.all_events:
         if event.is_step_failure and event.step_failure_data.error:
             error = event.step_failure_data.error
             user = event.step_failure_data.user_failure_data
-            return (user.description if user and user.description else error.to_string()).strip()
+            return (user.description if user and user.description else _problem(error)).strip()
     raise PermanentError(f"Run {result.run_id} failed without a word.", "Look at it in Dagster's UI.")
+
+
+def _problem(error: SerializableErrorInfo) -> str:
+    """What an error of a step says, without the stack: ours if it is one, or was raised from one."""
+    each: SerializableErrorInfo | None = error
+    while each is not None:  # one that was tried again too often is not ours, but its cause is
+        if found := _OURS.match(each.message):
+            return each.message[found.end() :]
+        each = each.cause
+    if error.cls_name in INTERRUPTED:
+        return "It was interrupted."
+    return f"{error.message.strip().rstrip('.')}. Dagster's UI has the whole story of the run."

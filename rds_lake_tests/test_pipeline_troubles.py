@@ -135,8 +135,8 @@ def test_an_sql_rule_that_is_no_sql(world: World) -> None:
 def test_a_bucket_that_does_not_exist(world: World, orders: TableSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RDS_LAKE_BUCKET", "no-such-bucket")
     assert error_of(world, orders) == (
-        "The bucket of s3://no-such-bucket/orders/_manifests/landing/ does not exist. Create it, or correct "
-        "RDS_LAKE_BUCKET."
+        "The bucket of s3://no-such-bucket/orders/_manifests/landing/ does not exist. Create it, or correct what "
+        "names it: RDS_LAKE_BUCKET, RDS_LAKE_DROP_BUCKET, or a YAML file."
     )
 
 

@@ -14,7 +14,16 @@ from rds_lake.definitions import defs
 from rds_lake.errors import ConfigError, SpecError
 from rds_lake.files.spec import DropZoneSpec, FileFeedSpec
 from rds_lake.local.stack import Stack
-from rds_lake.receiving import AlreadyWaitingError, choose_receivers, drop, receiver_specs, refuse_disputes
+from rds_lake.receiving import (
+    AlreadyWaitingError,
+    Received,
+    choose_receivers,
+    drop,
+    only_misconfigured,
+    receiver_specs,
+    refuse_disputes,
+    set_up,
+)
 from rds_lake.resources.files import FilesResource
 
 NOBODY = {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"}
@@ -64,6 +73,28 @@ def test_two_of_one_name_are_refused(name: str) -> None:
 def test_two_with_one_queue_are_refused() -> None:
     with pytest.raises(SpecError, match=r"own and sales have the same queue, rds_lake_sales|sales and own have"):
         refuse_disputes([DropZoneSpec(database="sales"), feed("own", queue="rds_lake_sales")], {})
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (DropZoneSpec(database="a", schema="shared"), DropZoneSpec(database="b", schema="shared")),
+        (DropZoneSpec(database="a", bucket="x"), DropZoneSpec(database="b", bucket="y", schema="A")),
+    ],
+)
+def test_two_drop_zones_that_load_one_schema_are_refused(one: DropZoneSpec, other: DropZoneSpec) -> None:
+    with pytest.raises(SpecError, match=r"(a and b|b and a) load the same schema, (shared|a): .*another schema\."):
+        refuse_disputes([one, other], {"RDS_LAKE_DROP_BUCKET": "drop"})
+
+
+def test_two_feeds_into_one_table_are_refused_and_those_into_others_are_not() -> None:
+    def into(name: str, **target: str) -> FileFeedSpec:
+        return feed(name, target={"table": "t", **target})
+
+    with pytest.raises(SpecError, match=r"(a and b|b and a) load the same table, public\.t: .*another target\."):
+        refuse_disputes([into("a"), into("b", schema="public")], {})
+    for other in (into("b", schema="other"), into("b", table="u"), DropZoneSpec(database="b", schema="t")):
+        refuse_disputes([into("a"), other], {})
 
 
 @pytest.mark.parametrize("bucket", [None, "lake"])
@@ -218,6 +249,75 @@ def test_the_command_says_2_for_a_place_or_a_name_that_is_taken(
     code, text = said("two words")
     assert (code, "'two words' is no name for a table" in text) == (2, True)
     assert bucket.s3.list_objects_v2(Bucket=bucket.name)["KeyCount"] == 1
+
+
+def test_files_that_wait_are_told_of_by_their_reasons_in_a_few_lines() -> None:
+    from datetime import UTC, datetime, timedelta
+
+    from rds_lake.audit_log.record import Record
+    from rds_lake.receiving import waiting_told
+
+    now = datetime(2026, 11, 20, 10, tzinfo=UTC)
+
+    def held(number: int, error: str | None, run: str | None = None) -> Record:
+        landed = now + timedelta(seconds=number)
+        until = now + timedelta(minutes=number)
+        name = f"{number}.csv"
+        return Record("t", name, name, "append", "processing", landed, lease_until=until, error=error, run_id=run)
+
+    runs = {"on": True, "over": False, "elsewhere": None}
+    assert waiting_told([], runs) == []
+    assert waiting_told([held(2, "It is away.", "over"), held(1, "It is away.", "over")], runs) == [
+        "2 files wait until 2026-11-20 10:02:00 UTC (1.csv, 2.csv): It is away."
+    ]
+    [busy] = waiting_told([held(1, "An old error.", "on"), held(2, None), held(3, None, "elsewhere")], runs)
+    assert busy == (
+        "3 files are worked on (1.csv, 2.csv, 3.csv); if the worker has died, they can be taken over from 2026-11-20 "
+        "10:03:00 UTC on."
+    )
+    assert waiting_told([held(1, None, "over"), held(2, "Away.", "elsewhere")], runs) == [
+        "1 file waits until 2026-11-20 10:01:00 UTC (1.csv): Its worker has ended without a word.",
+        "1 file waits until 2026-11-20 10:02:00 UTC (2.csv): Away.",
+    ]
+    many = waiting_told([held(number, f"Reason {number}.") for number in range(100)], runs)
+    assert len(many) == 6
+    assert many[-1] == "95 more files for other reasons; the audit log has them."
+
+
+def test_a_wrong_setting_counts_as_one_only_if_nothing_else_went_wrong() -> None:
+    wrong, good = Received("a", failed=["No bucket."], misconfigured=True), Received("b")
+    waiting, failed = Received("c", waiting=["1 file waits."]), Received("d", failed=["It is away."])
+    also_failed = Received("e", failed=["No bucket.", "It is away."], misconfigured=True)
+    assert [each.ok for each in (wrong, good, waiting, failed)] == [False, True, False, False]
+    assert only_misconfigured([wrong, good])
+    for others in ([], [good], [wrong, waiting], [wrong, failed], [also_failed]):
+        assert not only_misconfigured(others)
+
+
+@pytest.mark.stack
+def test_one_that_cannot_be_asked_does_not_keep_the_others_from_their_files(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rds_lake import cli
+
+    home = tmp_path / "dagster"
+    home.mkdir()
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    monkeypatch.setenv("RDS_LAKE_AUDIT_TABLE", f"audit_{bucket.name.replace('-', '_')}")
+    specs = receiver_specs(defs)
+    list(set_up(list(specs.values()), FilesResource()))
+    gone = {**specs, "supply": specs["supply"].model_copy(update={"bucket": "a-bucket-that-is-not-there"})}
+    monkeypatch.setattr(cli, "_load_receivers", lambda: (defs, gone))
+    assert cli._receive([]) == 2
+    text = capsys.readouterr().out
+    assert "error supply: The bucket of s3://a-bucket-that-is-not-there/" in text
+    assert "Nothing new" not in text
+    bucket.s3.put_object(Bucket=bucket.name, Key="transactions/source/empty.csv", Body=b"")
+    assert cli._receive([]) == 1
+    assert "empty.csv is empty" in capsys.readouterr().out
+    monkeypatch.setattr(cli, "_load_receivers", lambda: (defs, specs))
+    assert cli._receive([]) == 0
+    assert "Nothing new has been dropped." in capsys.readouterr().out
 
 
 def test_a_claim_is_the_same_after_it_stood_in_the_configuration_of_a_run() -> None:

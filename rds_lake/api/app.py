@@ -74,7 +74,13 @@ def create_app(log: AuditLog, *, auth: Auth, dagster_url: str | None) -> FastAPI
     )
     asked = Endpoints(log, dagster_url)
     app.include_router(_guarded(asked, auth))
-    app.add_api_route("/health", asked.health, operation_id="health", responses=endpoints.UNHEALTHY)
+    app.add_api_route(
+        "/health",
+        asked.health,
+        operation_id="health",
+        dependencies=[Depends(only(None))],
+        responses={**endpoints.UNHEALTHY, **endpoints.UNKNOWN_PARAMETER},
+    )
     handlers.install(app)
     return app
 

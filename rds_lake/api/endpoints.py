@@ -28,6 +28,11 @@ INVALID: Responses = {
         f"Give {RIGHT['limit']}.",
     )
 }
+UNKNOWN_PARAMETER: Responses = {
+    422: declared(
+        "invalid_parameter", "There is a parameter, and it takes none", "There is no parameter 'key'.", "It takes none."
+    )
+}
 BAD_TOKEN: Responses = {
     400: declared("invalid_page_token", "The page token is none of this list", _TOKEN_PROBLEM, _TOKEN_REMEDY)
 }

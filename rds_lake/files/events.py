@@ -15,12 +15,13 @@ from botocore.exceptions import ClientError
 
 from rds_lake.audit_log.log import AuditLog
 from rds_lake.audit_log.record import Record
-from rds_lake.errors import ConfigError, PermanentError
+from rds_lake.errors import ConfigError, PermanentError, RdsLakeError
 from rds_lake.files.machine import Receiver, new_record
 from rds_lake.files.store import FileStore
 from rds_lake.files.version import FileVersion
 from rds_lake.lake.aws import aws_errors
 from rds_lake.side_by_side import side_by_side
+from rds_lake.wording import counted
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -72,9 +73,10 @@ class Taken:
         known: objects that were claimed before, by whomever.
         gone: objects that are not there any more.
         foreign: objects that are none of the receiver's.
-        unreadable: objects that S3 does not let us look at.
-        problems: messages that were not understood, and objects that we may not look at; their messages stay in the
-            queue, which moves them to its dead letters.
+        unreadable: objects that could not be looked at, or not be claimed.
+        problems: messages that were not understood, and objects that could not be looked at or claimed; their messages
+            stay in the queue, which moves them to its dead letters. And why messages could not be deleted.
+        undeleted: messages that could not be deleted; they come again.
     """
 
     claimed: tuple[Record, ...] = ()
@@ -84,6 +86,7 @@ class Taken:
     foreign: int = 0
     unreadable: int = 0
     problems: tuple[str, ...] = ()
+    undeleted: int = 0
 
     @property
     def summary(self) -> str:
@@ -95,7 +98,8 @@ class Taken:
             "gone": self.gone,
             "not ours": self.foreign,
             "not readable": self.unreadable,
-            "not understood": len(self.problems) - self.unreadable,
+            "not understood": len(self.problems) - self.unreadable - bool(self.undeleted),
+            "not deleted": self.undeleted,
         }
         told = ", ".join(f"{count:,} {word}" for word, count in counts.items() if count)
         return f"{self.messages:,} events: {len(self.claimed):,} new files{f', {told}' if told else ''}."
@@ -210,9 +214,13 @@ def take_events(queue: EventQueue, receiver: Receiver, log: AuditLog, most: int 
         most: about how many messages are read.
         seconds: how long to go on reading.
 
+    Returns:
+        What was claimed, also when something failed for other objects, or afterwards: nobody else would handle it
+        before its lease is over.
+
     Raises:
-        ConfigError: S3 lets us look at none of the objects.
-        RdsLakeError: the queue, S3 or the audit log could not be asked; the messages come again.
+        RdsLakeError: the queue could not be asked, or none of the objects could be looked at or claimed, such as when
+            S3 refuses, or the audit log is away; the messages come again.
     """
     messages: list[Message] = []
     until = time.monotonic() + seconds
@@ -222,8 +230,9 @@ def take_events(queue: EventQueue, receiver: Receiver, log: AuditLog, most: int 
     hints = dict.fromkeys(hint for message in understood for hint in message.hints)
     ours = [hint for hint in hints if hint.bucket == receiver.store.bucket and receiver.place(hint.key) is not None]
     found = dict(zip(ours, side_by_side(lambda hint: _claim(hint, receiver, log), ours), strict=True))
-    refused = {hint: error for hint, error in found.items() if isinstance(error, PermanentError)}
-    queue.delete([message for message in understood if refused.keys().isdisjoint(message.hints)])
+    refused = {hint: error for hint, error in found.items() if isinstance(error, RdsLakeError)}
+    done = [message for message in understood if refused.keys().isdisjoint(message.hints)]
+    trouble = _delete(queue, done)
     if refused and len(refused) == len(found):
         raise next(iter(refused.values()))
     claims = list(found.values())
@@ -236,24 +245,40 @@ def take_events(queue: EventQueue, receiver: Receiver, log: AuditLog, most: int 
         unreadable=len(refused),
         problems=(
             *(message.problem for message in messages if message.problem is not None),
-            *(f"s3://{hint.bucket}/{hint.key} cannot be looked at: {error}" for hint, error in refused.items()),
+            *(f"s3://{hint.bucket}/{hint.key} cannot be {_step(error)}: {error}" for hint, error in refused.items()),
+            *([f"{counted(len(done), 'message')} could not be deleted, and come again: {trouble}"] if trouble else []),
         ),
+        undeleted=len(done) if trouble else 0,
     )
 
 
-def _claim(hint: Hint, receiver: Receiver, log: AuditLog) -> Record | bool | PermanentError | None:
+def _delete(queue: EventQueue, messages: Sequence[Message]) -> RdsLakeError | None:
+    """Delete messages; why that failed, which is no reason to forget what was claimed."""
+    try:
+        queue.delete(messages)
+    except RdsLakeError as error:
+        return error
+    return None
+
+
+def _step(error: RdsLakeError) -> str:
+    return "looked at" if isinstance(error, PermanentError) else "claimed now"
+
+
+def _claim(hint: Hint, receiver: Receiver, log: AuditLog) -> Record | bool | RdsLakeError | None:
     """The claimed file; True when it is known already, False when it is no file, None when it is not there any more.
 
-    An error when S3 does not let us look at it: that stops no other file.
+    An error when it cannot be looked at or claimed: that stops no other file, and those that are claimed already are
+    not forgotten over it.
     """
     try:
         version = _look(receiver.store, hint)
-    except PermanentError as error:
+        if version is None:
+            return None
+        record = new_record(receiver, version)
+        return (log.claim(record) or True) if record else False
+    except RdsLakeError as error:
         return error
-    if version is None:
-        return None
-    record = new_record(receiver, version)
-    return (log.claim(record) or True) if record else False
 
 
 def _look(store: FileStore, hint: Hint) -> FileVersion | None:

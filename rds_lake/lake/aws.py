@@ -87,7 +87,10 @@ def refused(what: str, code: str, status: int, said: str) -> RdsLakeError:
     said = _SIGNED.split(said)[0].rstrip()
     problem = f"AWS refused {what}: {said}."
     if code == "NoSuchBucket":
-        return ConfigError(f"The bucket of {what} does not exist.", "Create it, or correct RDS_LAKE_BUCKET.")
+        return ConfigError(
+            f"The bucket of {what} does not exist.",
+            "Create it, or correct what names it: RDS_LAKE_BUCKET, RDS_LAKE_DROP_BUCKET, or a YAML file.",
+        )
     if code in _CONFLICT:
         return ConflictError(
             f"{what} was changed by another run while this one was working; this one changed nothing.",

@@ -22,11 +22,18 @@ CONNECT_TIMEOUT = 10
 
 _PASSING_CLASSES = {"08", "40", "53", "57"}  # connection, rollback by conflict, resources, operator intervention
 _STOOD_STILL = errorcodes.IDLE_IN_TRANSACTION_SESSION_TIMEOUT  # a transaction of ours kept others waiting
+_STOOD = "due to idle-in-transaction timeout"  # the same, when the connection is found to be away
 # Redshift's own numbers: serializable isolation violation; table made after the snapshot.
 _PASSING = re.compile(r"\b(?:error|code):?\s*(?:1023|1018)\b", re.IGNORECASE)
 
 _LOST = (psycopg2.OperationalError, psycopg2.InterfaceError)
 """What the driver raises without a code when the connection is away; or `DatabaseError` itself."""
+
+STOOD_STILL = (
+    "Nothing was changed. A session of ours stood still inside a transaction: see whether its machine was stopped, or "
+    "had no time for it; then try again."
+)
+"""What to do when a server has ended a session that kept others waiting."""
 
 _COLLISIONS = {
     errorcodes.DUPLICATE_TABLE,
@@ -78,7 +85,9 @@ def translate(error: psycopg2.Error, address: str, whose: Whose = WAREHOUSE) -> 
         return CollisionError(problem, "Another session made the same at the same moment: try again.")
     is_lost = not code and (isinstance(error, _LOST) or type(error) is psycopg2.DatabaseError)
     if code[:2] in _PASSING_CLASSES or code == _STOOD_STILL or is_lost:
-        return TransientError(problem, f"Is the {whose.title} up and reachable? 'rds-lake status' shows the local one.")
+        is_idle = code == _STOOD_STILL or _STOOD in text
+        up = f"Is the {whose.title} up and reachable? 'rds-lake status' shows the local one."
+        return TransientError(problem, STOOD_STILL if is_idle else up)
     if _PASSING.search(text):
         return TransientError(problem, "Another transaction was in the way: try again.")
     return PermanentError(problem, "Nothing was changed: the transaction was rolled back.")

@@ -43,7 +43,7 @@ class Oracle:
         """The statuses of which a GET of this address with the right key must have one."""
         path, query = parted(url)
         if path == "/health":
-            return {200}
+            return {422} if query else {200}
         if path in {"/logs", "/tables"}:
             return self._of_list(path, query)
         file_id = path.removeprefix("/logs/")

@@ -31,7 +31,7 @@ def test_each_endpoint_declares_the_statuses_that_it_can_have_and_no_other(mode:
     paths = described(mode)["paths"]
     assert {path: set(item["get"]["responses"]) for path, item in paths.items()} == {
         **{path: statuses | REFUSAL[mode] for path, statuses in STATUSES.items()},
-        "/health": {"200", "503"},
+        "/health": {"200", "422", "503"},
     }
     assert all(set(item) == {"get"} for item in paths.values())
 

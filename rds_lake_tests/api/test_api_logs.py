@@ -347,6 +347,12 @@ def test_health_names_the_table_that_answers(client: Client, log: AuditLog) -> N
     assert (reply.status, reply.json) == (200, {"status": "ok", "audit_table": log.name})
 
 
+@pytest.mark.parametrize("query", ["?x=1", "?limit=1", "?x=1&x=1", "?=", "?x"])
+def test_health_takes_no_parameter(client: Client, query: str) -> None:
+    reply = client.raw("GET", f"/health{query}", {})
+    assert (reply.status, reply.error["code"], reply.error["remedy"]) == (422, "invalid_parameter", "It takes none.")
+
+
 # --- other paths and methods ------------------------------------------------------------------------------------------
 
 

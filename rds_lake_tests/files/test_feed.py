@@ -8,6 +8,7 @@ import io
 import json
 import random
 import threading
+import time
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -464,6 +465,41 @@ def test_a_worker_that_stands_still_in_a_transaction_does_not_keep_the_next_one_
     drops.check_accounts()
 
 
+def test_a_download_that_takes_long_is_no_standing_still(rooms, monkeypatch):
+    drops = feed(rooms)
+    dropped = drops.source("a.csv", export(row(1)))
+    fetch = drops.store.fetch
+
+    def slowly(version: Any, target: Any) -> str:
+        if "/cleaned/" in version.key:
+            time.sleep(1.5)
+        return fetch(version, target)
+
+    monkeypatch.setattr(drops.store, "fetch", slowly)
+    monkeypatch.setattr(upsert, "IDLE_SECONDS", 1)
+    monkeypatch.setattr(upsert, "ATTEMPTS", 1)
+    assert drops.one(dropped).status == "completed"
+    drops.check_accounts()
+
+
+def test_a_worker_that_stands_still_is_told_so(rooms, monkeypatch):
+    drops = feed(rooms)
+    dropped = drops.source("a.csv", export(row(1)))
+    pieces = upsert._pieces
+
+    def stand_still(*given: Any):
+        time.sleep(1.5)
+        yield from pieces(*given)
+
+    monkeypatch.setattr(upsert, "_pieces", stand_still)
+    monkeypatch.setattr(upsert, "IDLE_SECONDS", 1)
+    monkeypatch.setattr(upsert, "ATTEMPTS", 1)
+    with pytest.raises(TransientError, match=r"ended the session that was putting in a\.csv, after [12] s"):
+        drops.handle(dropped)
+    assert "stood still inside a transaction: see whether its machine was stopped" in drops.record(dropped).error
+    assert drops.ledger() == []
+
+
 def test_files_that_were_done_when_postgresql_went_away_are_settled_and_the_others_wait(rooms):
     drops = feed(rooms)
     first, second = (drops.source(f"{at}.csv", export(row(at)), day(at)) for at in (1, 2))
@@ -516,15 +552,148 @@ def test_a_table_whose_column_would_round_the_values_takes_none(rooms):
     drops.check_accounts()
 
 
-def test_a_table_that_somebody_else_made_without_a_key_is_left_alone(rooms):
-    drops = feed(rooms)
+THEIRS = {
+    "id": "varchar(9)",
+    "name": "varchar(20)",
+    "amount": "numeric(12,2)",
+    "day": "date",
+    "at": "timestamp",
+}
+"""The columns of a table that somebody else made, of which `id` is the primary key."""
+
+
+def beside(rooms: Any, made: str = "", **columns: str) -> Drops:
+    """A feed into a table that somebody else made, with a row in it; `made` if it is no such table.
+
+    Args:
+        rooms: the stack.
+        made: makes it, where `{}` stands for its name.
+        columns: the types of columns that are not as `THEIRS` has them.
+    """
+    types = {"id": "varchar(9)", "name": "varchar(20)", "amount": "decimal(12,2)", "day": "date", "at": "timestamp"}
+    told = [{"name": name, "type": kind, "nullable": name != "id"} for name, kind in types.items()]
+    drops = Drops.feed(rooms.environ, "theirs", versioned=True, columns=told, key=["id"])
+    given = ", ".join(f'"{name}" {kind}' for name, kind in {**THEIRS, **columns}.items())
     drops.ask(f'CREATE SCHEMA "{drops.spec.target.db_schema}"')
-    drops.ask(f"CREATE TABLE {drops.table()} (transactionid TEXT, description TEXT)")
-    drops.ask(f"INSERT INTO {drops.table()} VALUES ('T00001', 'theirs')")
-    dropped = drops.source("1.csv", export(row(1)))
-    record = drops.one(dropped)
+    drops.ask((made or f"CREATE TABLE {{}} ({given}, PRIMARY KEY (id))").format(drops.table()))
+    return drops
+
+
+def test_rows_of_a_table_that_was_there_before_give_way_and_tell_nothing_of_where_they_are_from(rooms):
+    drops = beside(rooms)
+    drops.ask(f"INSERT INTO {drops.table()} (id, name) VALUES ('a', 'old'), ('b', 'old')")
+    record = drops.one(drops.source("1.csv", "id,name,amount\na,new,1.5\nc,new,2\n", day(1)))
+    assert (record.status, record.rows_loaded, record.error) == ("completed", 2, None)
+    assert drops.rows("", "id, name, amount, _line, _landed_at, _raw") == [
+        ("a", "new", Decimal("1.50"), 2, day(1), None),
+        ("b", "old", None, None, None, None),
+        ("c", "new", Decimal("2.00"), 3, day(1), None),
+    ]
+    older = drops.one(drops.source("0.csv", "id,name\na,older\nb,older\n", day(0)))
+    assert (older.rows_loaded, older.error) == (1, "1 rows are older than those in the table")
+    assert drops.rows("", "id, name") == [("a", "new"), ("b", "older"), ("c", "new")]
+    drops.check_accounts()
+
+
+def test_a_row_without_a_moment_gives_way_also_where_somebody_has_added_our_columns(rooms):
+    drops = beside(rooms, _line="bigint", _raw="jsonb", _file_id="text", _landed_at="timestamptz")
+    drops.ask(f"INSERT INTO {drops.table()} (id, name) VALUES ('a', 'old')")
+    drops.ask(f"INSERT INTO {drops.table()} (id, name, _landed_at) VALUES ('b', 'old', %s)", (day(1),))
+    assert drops.one(drops.source("1.csv", "id,name\na,new\nb,new\n", day(1))).rows_loaded == 2
+    assert drops.rows("", "id, name") == [("a", "new"), ("b", "new")]
+    drops.check_accounts()
+
+
+KEYLESS = "is there already, but has no primary key and no unique constraint on exactly (id), the key of the feed."
+COLUMNS = ", ".join(f'"{name}" {kind}' for name, kind in THEIRS.items())
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        f"CREATE TABLE {{}} ({COLUMNS})",
+        f"CREATE TABLE {{}} ({COLUMNS}, PRIMARY KEY (id, name))",
+        f"CREATE TABLE {{0}} ({COLUMNS}); CREATE UNIQUE INDEX ON {{0}} (id) WHERE name IS NOT NULL",
+        f"CREATE TABLE {{0}} ({COLUMNS}); CREATE UNIQUE INDEX ON {{0}} (lower(id))",
+        f"CREATE TABLE {{0}} ({COLUMNS}, UNIQUE (id) DEFERRABLE INITIALLY DEFERRED)",
+    ],
+    ids=["none", "of more columns", "over a part", "over an expression", "deferred"],
+)
+def test_a_table_that_somebody_else_made_without_the_key_is_left_alone(rooms, made):
+    drops = beside(rooms, made)
+    drops.ask(f"INSERT INTO {drops.table()} (id, name) VALUES ('a', 'theirs')")
+    record = drops.one(drops.source("1.csv", "id,name\na,new\n"))
     assert (record.status, record.rows_loaded) == ("failed", 0)
-    assert drops.rows("", "transactionid, description") == [("T00001", "theirs")]
+    assert record.error == (
+        f"{place(drops)} {KEYLESS} Add one (a full one, not deferrable), or correct 'key' in the YAML; then drop the "
+        "file again."
+    )
+    assert drops.rows("", "id, name") == [("a", "theirs")]
+    assert [column[0] for column in drops.types()] == list(THEIRS)
+    drops.check_accounts()
+
+
+def place(drops: Drops) -> str:
+    """The target as messages call it."""
+    return drops.table().replace('"', "")
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        f"CREATE TABLE {{0}} ({COLUMNS}, note text NOT NULL DEFAULT 'x', number bigserial, CONSTRAINT c UNIQUE (id))",
+        f"CREATE TABLE {{0}} ({COLUMNS}, number int GENERATED ALWAYS AS IDENTITY); CREATE UNIQUE INDEX ON {{0}} (id)",
+        f"CREATE TABLE {{0}} ({COLUMNS}); CREATE UNIQUE INDEX ON {{0}} (id) INCLUDE (name)",
+        "CREATE TABLE {} (id text, name text, amount numeric, day timestamptz, at text, UNIQUE (id))",
+    ],
+    ids=["defaults", "an identity", "an index with more in it", "types without a length"],
+)
+def test_a_table_that_somebody_else_made_takes_the_rows_when_it_has_what_they_need(rooms, made):
+    drops = beside(rooms, made)
+    record = drops.one(drops.source("1.csv", "id,name,amount\na,new,1.50\n", day(1)))
+    assert (record.status, record.error) == ("completed", None)
+    assert drops.rows("", "id, name, amount") == [("a", "new", Decimal("1.50"))]
+    drops.check_accounts()
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "error"),
+    [
+        ("name", "varchar(3)", "is VARCHAR(3), and the YAML says VARCHAR(20), which it does not hold."),
+        ("name", "char(20)", "is character(20), and the YAML says VARCHAR(20), which it does not hold."),
+        ("name", "uuid", "is uuid, and the YAML says VARCHAR(20), which it does not hold."),
+        ("amount", "numeric(12,1)", "is DECIMAL(12,1), and the YAML says DECIMAL(12,2), which it does not hold."),
+        ("amount", "money", "is money, and the YAML says DECIMAL(12,2), which it does not hold."),
+        (
+            "at",
+            "timestamp(0)",
+            "is timestamp without time zone(0), and the YAML says TIMESTAMP, which it does not hold.",
+        ),
+        ("_line", "text", "is text, and rds_lake keeps BIGINT there."),
+        ("_landed_at", "timestamptz(0)", "is timestamp with time zone(0), and rds_lake keeps TIMESTAMPTZ there."),
+        ("note", "text NOT NULL", "needs a value, which the files of the feed do not bring."),
+        ("_raw", "jsonb NOT NULL", "needs a value, which the files of the feed do not bring."),
+    ],
+)
+def test_a_table_that_would_change_the_values_or_need_others_takes_none_and_stays_as_it_is(rooms, column, kind, error):
+    drops = beside(rooms, **{column: kind})
+    before = drops.types()
+    record = drops.one(drops.source("1.csv", "id,name\na,ab   \n"))
+    assert (record.status, record.rows_loaded) == ("failed", 0)
+    assert record.error.startswith(f"The column {column} of {place(drops)} {error} ")
+    assert record.error.endswith("; then drop the file again.")
+    assert (drops.rows(), drops.types()) == ([], before)
+    drops.check_accounts()
+
+
+def test_a_view_is_not_loaded_into(rooms):
+    drops = beside(rooms, "CREATE VIEW {} AS SELECT 'a' AS id")
+    record = drops.one(drops.source("1.csv", "id,name\na,b\n"))
+    assert record.status == "failed"
+    assert record.error == (
+        f"{place(drops)} is no table (a view, or the like). Name another one as 'target' in the YAML, or move it away; "
+        "then drop the file again."
+    )
     drops.check_accounts()
 
 

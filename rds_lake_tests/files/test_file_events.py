@@ -15,6 +15,7 @@ from dropping import OURS, Drops
 from rooms import Rooms
 
 from rds_lake.audit_log.log import AuditLog
+from rds_lake.audit_log.record import Record
 from rds_lake.errors import ConfigError, RdsLakeError, TransientError
 from rds_lake.files import events
 from rds_lake.files.events import EventQueue, Hint, Taken, hints_of, take_events
@@ -679,6 +680,56 @@ def test_without_the_queue_the_listing_finds_all(
     chain.drops.work(swept.claimed)
     assert chain.drops.rows("t", "id") == [(number,) for number in range(5)]
     chain.drops.check_accounts("t")
+
+
+def test_what_was_claimed_is_returned_although_the_messages_cannot_be_deleted(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped = drop_some(chain.drops, 3)
+    chain.queue.drain(3)
+    chain.queue.send([*(bridged(version) for version in dropped), "{}"])
+
+    def throttled(_: EventQueue, messages: Sequence[Any]) -> None:
+        raise TransientError(f"{len(messages)} at once are too many.", "Try again.")
+
+    monkeypatch.setattr(events, "HIDDEN_SECONDS", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(EventQueue, "delete", throttled)
+        look = chain.take(most=1)
+    assert ids(look.claimed) == ids(dropped)
+    assert look.problems == (
+        "a message is not of S3: it has no 'detail'",
+        "3 messages could not be deleted, and come again: 3 at once are too many. Try again.",
+    )
+    assert look.summary == "4 events: 3 new files, 1 not understood, 3 not deleted."
+    assert chain.take(most=1).known == 3
+
+
+AWAY = TransientError("The audit log is away.", "Try again.")
+
+
+def test_what_was_claimed_is_returned_although_the_audit_log_fails_for_others(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped = drop_some(chain.drops, 3)
+    chain.queue.drain(3)
+    chain.queue.send([bridged(version) for version in dropped])
+    claim = AuditLog.claim
+
+    def failing(self: AuditLog, record: Record) -> Record | None:
+        if record.file_name != "0.csv":
+            raise AWAY
+        return claim(self, record)
+
+    monkeypatch.setattr(events, "HIDDEN_SECONDS", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(AuditLog, "claim", failing)
+        look = chain.take(most=1)
+        with pytest.raises(TransientError, match="The audit log is away"):
+            chain.take(most=1)
+    assert [record.file_name for record in look.claimed] == ["0.csv"]
+    assert look.problems[0] == f"s3://{dropped[1].bucket}/{dropped[1].key} cannot be claimed now: {AWAY}"
+    assert ids(chain.take(most=1).claimed) == ids(dropped[1:])
 
 
 def test_no_look_reads_much_more_than_it_may(chain: Chain) -> None:

@@ -1,6 +1,8 @@
 """The sensors and the job, as Dagster runs them: real definitions of components, over the stack's real servers."""
 
+import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,14 +12,16 @@ from typing import Any
 import dagster as dg
 import pytest
 from dropping import Drops
+from rich.console import Console
 from rooms import Rooms
 from test_file_events import Queue, ids
 
-from rds_lake import file_sensors
+from rds_lake import file_sensors, receiving
 from rds_lake.assets.files import claim_of, claim_text, job_name, op_name, run_config
 from rds_lake.audit_log.log import AuditLog
 from rds_lake.audit_log.record import Record
 from rds_lake.components import DropZone, FileFeed
+from rds_lake.console import show_received
 from rds_lake.errors import RdsLakeError, TransientError
 from rds_lake.file_sensors import FILES_OF_A_RUN, queue_name
 from rds_lake.files import events, listing
@@ -26,7 +30,7 @@ from rds_lake.files.listing import Cursor
 from rds_lake.files.machine import new_record
 from rds_lake.files.spec import DropZoneSpec
 from rds_lake.files.version import FileVersion, Place
-from rds_lake.receiving import Receive, set_up
+from rds_lake.receiving import Receive, Received, set_up
 from rds_lake.resources.files import FilesResource
 from rds_lake.resources.services import WarehouseResource
 from rds_lake.warehouse.connection import Warehouse
@@ -266,7 +270,7 @@ def test_a_message_is_deleted_only_after_its_claim(zone: Location, monkeypatch: 
         return claim(self, record)
 
     monkeypatch.setattr(AuditLog, "claim", failing)
-    monkeypatch.setattr(events, "take_events", events.take_events)
+    monkeypatch.setattr(events, "MESSAGES", 1)  # one that fails stops no other one of the same tick
     monkeypatch.setattr(file_sensors, "take_events", lambda *given: events.take_events(*given, most=1))
     with pytest.raises(TransientError, match="The audit log is away"):
         _all_ticks(zone)
@@ -326,6 +330,114 @@ def test_receive_tells_of_messages_that_it_does_not_understand(zone: Location) -
     received = Receive(zone.definitions, zone.instance, lambda _: None).one(zone.drops.spec)
     assert received.notes == ["a message is not of S3: it has no 'detail'"]
     assert received.records == []
+
+
+def receive(location: Location) -> tuple[Received, str]:
+    """What `rds-lake receive` does for a location, and what it prints."""
+    received = Receive(location.definitions, location.instance, lambda _: None).one(location.drops.spec)
+    target = io.StringIO()
+    show_received(Console(file=target, width=200), [received])
+    return received, target.getvalue()
+
+
+def test_receive_tells_of_files_that_wait_and_shows_no_stack(zone: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    drops = zone.drops
+    drops.schema("t", "id bigint")
+    received, text = receive(zone)
+    assert received.ok
+    for number in range(5):
+        drops.drop("append", "t", f"{number}.csv", f"id\n{number}\n")
+    monkeypatch.setattr("rds_lake.assets.common.RETRIES", 0)
+    monkeypatch.setattr("rds_lake.files.load.ATTEMPTS", 1)
+    with monkeypatch.context() as patch:
+        away = drops.environ["RDS_LAKE_WAREHOUSE_URL"].rsplit(":", 1)[0] + ":9/none"
+        patch.setenv("RDS_LAKE_WAREHOUSE_URL", away)
+        received, text = receive(zone)
+    [failed] = received.failed
+    assert failed.startswith("The warehouse at ")
+    assert failed.endswith("Is the warehouse up and reachable? 'rds-lake status' shows the local one.")
+    assert "Traceback" not in text
+    assert "File " not in text
+    again, text = receive(zone)  # the warehouse is back; the files are left alone for two minutes
+    assert (again.ok, again.records, again.failed) == (False, [], [])
+    [told] = again.waiting
+    assert re.match(
+        r"5 files wait until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC \(.\.csv, .\.csv, .\.csv, \.\.\.\): The w", told
+    )
+    assert told in text
+    assert "Nothing new" not in text
+    drops.expire(*(drops.version(key) for key in drops.waiting()))
+    received, text = receive(zone)
+    assert received.ok
+    assert drops.rows("t", "id") == [(number,) for number in range(5)]
+    _, text = receive(zone)
+    assert text == "Nothing new has been dropped.\n"
+    drops.check_accounts("t")
+
+
+def test_receive_tells_of_files_that_others_work_on(zone: Location) -> None:
+    drops = zone.drops
+    drops.schema("t", "id bigint")
+    assert receive(zone)[0].ok
+    claims = drops.claim(drops.drop("append", "t", "a.csv", "id\n1\n"))
+    received, text = receive(zone)
+    assert not received.ok
+    assert "1 file is worked on (a.csv); if the worker has died, it can be taken over from " in text
+    drops.log.begin(claims[0], "a-run-of-elsewhere")
+    assert "1 file is worked on (a.csv)" in receive(zone)[1]
+
+
+def test_after_one_that_was_interrupted_receive_tells_of_its_files(
+    zone: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drops = zone.drops
+    drops.schema("t", "id bigint")
+    assert receive(zone)[0].ok
+    drops.drop("append", "t", "a.csv", "id\n1\n")
+
+    def interrupted(_: WarehouseResource) -> Warehouse:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WarehouseResource, "warehouse", interrupted)
+        received, text = receive(zone)
+    assert received.failed == ["It was interrupted."]
+    for _ in range(2):
+        assert not received.ok
+        assert re.search(r"1 file waits until .* UTC \(a\.csv\): Its worker has ended without a word\.", text)
+        received, text = receive(zone)
+
+
+def test_receive_handles_what_it_has_claimed_although_the_queue_or_the_listing_fails(
+    zone: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drops = zone.drops
+    drops.schema("t", "id bigint")
+    drops.drop("append", "t", "a.csv", "id\n1\n")
+    events_in(zone, 2)
+
+    def away(*_: Any) -> None:
+        raise TransientError("It is away.", "Try again.")
+
+    monkeypatch.setattr(events.EventQueue, "delete", away)
+    monkeypatch.setattr(receiving, "claim_waiting", away)
+    received, text = receive(zone)
+    assert [record.status for record in received.records] == ["completed", "completed"]
+    assert received.failed == ["It is away. Try again."]
+    assert received.notes == ["2 messages could not be deleted, and come again: It is away. Try again."]
+    assert (received.ok, received.is_only_misconfigured, received.waiting) == (False, False, [])
+    assert "error" in text
+    drops.check_accounts("t")
+
+
+def test_a_receiver_that_cannot_be_asked_is_told_of_with_the_settings_that_may_be_wrong(zone: Location) -> None:
+    spec = zone.drops.spec.model_copy(update={"bucket": "a-bucket-that-is-not-there"})
+    received = Receive(zone.definitions, zone.instance, lambda _: None).one(spec)
+    assert not received.ok
+    assert received.is_only_misconfigured
+    [told] = received.failed
+    assert "a-bucket-that-is-not-there" in told
+    assert " does not exist. Create it, or correct what names it: RDS_LAKE_BUCKET, RDS_LAKE_DROP_BUCKET, or " in told
 
 
 def test_a_run_that_never_came_is_asked_for_again_by_the_listing(

@@ -22,7 +22,7 @@ from rds_lake.sql import literal, quote
 
 REASONS, RAW, FILE = "_reasons", "_raw", "_file"
 
-_TEXT, _VALUE, _CLEANED, _PAIRS = " text of ", " value of ", " cleaned", " pairs"
+_TEXT, _FITS, _VALUE, _CLEANED, _PAIRS = " text of ", " fits ", " value of ", " cleaned", " pairs"
 """Names inside of the query, which no column has: none begins with a blank."""
 
 UNREADABLE = "unreadable"
@@ -114,8 +114,12 @@ class Checker:
     def _query(self, texts: Texts) -> str:
         """Step by step, so that no step repeats the SQL of the one before: a table may have a thousand columns."""
         columns, required = self._schema.columns, self._schema.required
-        parts = [_Part(column, self._cleaning.get(column.name), column.name in required) for column in columns]
+        parts = [
+            _Part(column, self._cleaning.get(column.name), column.name in required, column.name in texts.fits)
+            for column in columns
+        ]
         given = [f"{self._text(part.column, texts)} AS {part.text}" for part in parts]
+        given += [f"{texts.fits[part.name]} AS {part.fits}" for part in parts if part.is_bounded]
         judged = [f"{part.judged} AS {part.plain}" for part in parts]
         values = [f"{part.value(self._moment)} AS {quote(part.name)}" for part in parts]
         shown = [part.text for part in parts]
@@ -137,6 +141,8 @@ class Checker:
         text = texts.texts.get(column.name)
         if text is None:
             return "CAST(NULL AS VARCHAR)"
+        if column.name in texts.fits:  # it is never blank, and long
+            return text
         if not column.declared.is_text or self._options.empty_is_null:
             return f"CASE WHEN trim({text}) <> '' THEN {text} END"
         return text
@@ -163,11 +169,19 @@ class Checker:
 
 @dataclass(frozen=True)
 class _Part:
-    """The SQL of one column."""
+    """The SQL of one column.
+
+    Attributes:
+        column: the column.
+        rule: what takes the place of its values.
+        required: whether it needs one.
+        is_bounded: whether the file may hold values that are none of any column, whatever their text is.
+    """
 
     column: FileColumn
     rule: Cleaning | None
     required: bool
+    is_bounded: bool
 
     @property
     def name(self) -> str:
@@ -180,6 +194,11 @@ class _Part:
         return quote(_TEXT + self.name)
 
     @property
+    def fits(self) -> str:
+        """Whether it can be a value at all."""
+        return quote(_FITS + self.name)
+
+    @property
     def plain(self) -> str:
         """The value that the text stands for, NULL if it does not fit."""
         return quote(_VALUE + self.name)
@@ -187,7 +206,8 @@ class _Part:
     @property
     def judged(self) -> str:
         """What makes `plain` of `text`."""
-        return judge(self.column.declared, self.text, formats=self.column.formats, thousands=self.column.thousands)
+        value = judge(self.column.declared, self.text, formats=self.column.formats, thousands=self.column.thousands)
+        return f"CASE WHEN {self.fits} THEN {value} END" if self.is_bounded else value
 
     @property
     def _is_missing(self) -> str:

@@ -5,7 +5,8 @@ same way: its values are written as texts that stand for the same value, so that
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from decimal import Context
 from typing import IO
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from rds_lake.files.options import CsvOptions
 from rds_lake.files.schema import LINE, MISSING_COLUMN, RefusedError, TableSchema
 from rds_lake.files.schema import SHOWN as COLUMN_SHOWN
 from rds_lake.files.text import Broken, Record, read_records
-from rds_lake.files.types import written
+from rds_lake.files.types import Written, written
 from rds_lake.sql import quote
 
 ROWS = 16_384
@@ -32,6 +33,10 @@ SHOWN = 1000
 
 _PARQUET = (".parquet", ".parq", ".pq")
 
+_EXACT = Context(prec=50)
+_NO_DECIMAL = -(2**127)
+"""The number of 39 digits that Arrow's own validation takes for one of 38, and that DuckDB fails on."""
+
 
 @dataclass(frozen=True)
 class Texts:
@@ -42,11 +47,14 @@ class Texts:
             file has.
         texts: for each of these columns the SQL of its text.
         broken: what stands between the rows and cannot be cut into columns.
+        fits: the SQL of whether a value can be one of its column at all, for those columns where one may not be,
+            whatever its text is.
     """
 
     rows: pa.Table
     texts: Mapping[str, str]
     broken: tuple[Broken, ...] = ()
+    fits: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_parquet(name: str) -> bool:
@@ -233,21 +241,41 @@ def _read_parquet(content: IO[bytes], name: str, schema: TableSchema) -> Iterato
         plain = _parquet_columns(list(file.schema_arrow), name, schema)
     except (pa.ArrowException, OSError, UnicodeError) as error:
         raise RefusedError(f"{name} is no Parquet file: {str(error).rstrip('.')}.", "Write it again.") from error
-    names, kinds = [LINE, *plain], [kind for kind, _ in plain.values()]
-    texts = {given: text for given, (_, text) in plain.items()}
+    names, kinds = [LINE, *plain], [how.kind for how in plain.values()]
+    texts = {given: how.text for given, how in plain.items()}
+    fits = {given: how.fits for given, how in plain.items() if how.fits}
     row = 1
     try:
         for rows in _some_rows(file):
             lines = pa.array(range(row, row + rows.num_rows), pa.int64())
-            values = [column.cast(kind) for column, kind in zip(rows.columns, kinds, strict=True)]
-            yield Texts(pa.table([lines, *values], names=names), texts)
+            values = [_plain(column, kind) for column, kind in zip(rows.columns, kinds, strict=True)]
+            yield Texts(pa.table([lines, *values], names=names), texts, fits=fits)
             row += rows.num_rows
     except (pa.ArrowException, OSError) as error:
         raise RefusedError(f"{name} is damaged: {str(error).rstrip('.')}.", "Write it again.") from error
 
 
-def _parquet_columns(columns: Sequence[pa.Field], name: str, schema: TableSchema) -> dict[str, tuple[pa.DataType, str]]:
-    """The columns of a file, each with the type that its values are cast to, and the SQL of its text then."""
+def _plain(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """A column without a dictionary, as values of the type that it is written from.
+
+    Raises:
+        pa.ArrowInvalid: it has what its own type has not.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_decimal256(column.type):  # Arrow's own texts of small ones have exponents, which no decimal has
+        return pa.chunked_array(
+            [[None if value is None else f"{value:f}" for value in column.to_pylist()]], pa.string()
+        )
+    if pa.types.is_decimal128(column.type):
+        least = pa.compute.min(column).as_py()
+        if least is not None and int(least.scaleb(column.type.scale, _EXACT)) == _NO_DECIMAL:
+            raise pa.ArrowInvalid(f"a value is no {column.type}")
+    return column.cast(kind)
+
+
+def _parquet_columns(columns: Sequence[pa.Field], name: str, schema: TableSchema) -> dict[str, Written]:
+    """The columns of a file, each with how its values are written."""
     fields = {_folded(item.name): item for item in columns}
     if len(fields) < len(columns):
         raise RefusedError(f"{name} has two columns whose names differ in case only.", "Rename one of them.")
@@ -272,7 +300,7 @@ def _some_rows(file: pq.ParquetFile) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(gathered)
 
 
-def _written(name: str, given: str, item: pa.Field) -> tuple[pa.DataType, str]:
+def _written(name: str, given: str, item: pa.Field) -> Written:
     found = written(quote(given), item.type)
     if found is None:
         raise RefusedError(

@@ -217,7 +217,8 @@ class _Part:
 
     @property
     def _is_invalid(self) -> str:
-        return f"(NOT {self._is_missing} AND {self.plain} IS NULL)"
+        """Whether there is a text that is no value; for cleaning, and one that `_raw` can keep: JSONB takes no NUL."""
+        return f"(NOT {self._is_missing} AND {self.plain} IS NULL AND NOT contains({self.text}, chr(0)))"
 
     @property
     def _is_replaced(self) -> str:

@@ -479,6 +479,21 @@ def test_the_old_text_is_kept_exactly(values):
     assert [json.loads(row["_raw"]) for row in done.valid] == [{"n": value, "m": value} for value in blank]
 
 
+def test_a_text_with_a_nul_is_not_replaced_but_discards_its_row():
+    """PostgreSQL takes none, and `_raw` could not keep it."""
+    rules = [{"column": name, "when": "missing_or_invalid", "value": "2026-01-01"} for name in ("day", "word")]
+    padding = "2026-01-01,a\n" * 1000
+    content = padding + "2026-\0-01,a\n2026-01-01,a\0b\n\0,\0\n32/01,\n"
+    done = check(schema("day date", "word varchar(20)"), content, clean=rules)
+    assert done.why == {
+        1001: ["day is no date"],
+        1002: ["word is no varchar(20)"],
+        1003: ["day is no date", "word is no varchar(20)"],
+    }
+    assert [row["day"] for row in done.discarded] == ["2026-\0-01", "2026-01-01", "\0"]
+    assert done.cleaned == {"day was invalid": 1, "word was missing": 1}
+
+
 def test_a_row_that_is_discarded_counts_as_no_cleaned_one():
     rules = [{"column": "name", "value": "N/A"}]
     done = check(CUSTOMERS, "x,,\n1,,\n", clean=rules)

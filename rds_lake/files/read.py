@@ -181,14 +181,20 @@ def _header_columns(fields: list[str], name: str, schema: TableSchema) -> list[s
         if text not in names:
             raise _unknown(name, fields, number, schema)
         if given.count(text) > 1:
-            raise RefusedError(f"{name} names the column '{text}' twice.", "Name each column once.")
+            code = MISSING_COLUMN if _missing(given, schema) else None
+            raise RefusedError(f"{name} names the column '{text}' twice.", "Name each column once.", code)
     _check_required(name, given, schema)
     return given
 
 
 def _check_required(name: str, given: Sequence[str], schema: TableSchema) -> None:
-    if missing := sorted(schema.required - set(given)):
-        raise RefusedError(f"{name} lacks the column '{missing[0]}', which needs a value.", "Add it.", MISSING_COLUMN)
+    if missing := _missing(given, schema):
+        raise RefusedError(f"{name} lacks the column '{missing}', which needs a value.", "Add it.", MISSING_COLUMN)
+
+
+def _missing(given: Sequence[str], schema: TableSchema) -> str | None:
+    """The first column that needs a value and is not among those that a file has."""
+    return min(schema.required - set(given), default=None)
 
 
 def _unknown(
@@ -209,9 +215,12 @@ def _unknown(
         said = f"has a name for its {_ordinal(number + 1)} column that the table does not know"
     else:
         said = f"names the column '{_folded(fields[number])[:COLUMN_SHOWN]}', which the table does not have"
+    missing = _missing([_folded(text) for text in fields], schema)
+    lacks = f", and lacks '{missing}', which needs a value" if missing else ""
     return RefusedError(
-        f"{what} {said} (it has {has}){_hint(fields)}.",
+        f"{what} {said} (it has {has}){lacks}{_hint(fields)}.",
         "Correct the header, or drop a schema file that adds the column. If it is a row: say 'header: absent'.",
+        MISSING_COLUMN if missing else None,
     )
 
 

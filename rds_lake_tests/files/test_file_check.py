@@ -22,7 +22,7 @@ from rooms import HOSTILE_NAMES, bounded
 from rds_lake.files.check import Checker
 from rds_lake.files.options import CsvOptions
 from rds_lake.files.read import CHARACTERS, PIECE, ROWS, is_parquet, read_texts
-from rds_lake.files.schema import RefusedError, TableSchema
+from rds_lake.files.schema import MISSING_COLUMN, RefusedError, TableSchema
 from rds_lake.files.spec import Cleaning
 from rds_lake.quality.rules import engine_settings
 
@@ -156,6 +156,31 @@ def test_a_column_that_may_be_empty_may_be_left_out():
 )
 def test_a_header_that_is_wrong_is_refused(content, told, header):
     assert told in refusal(CUSTOMERS, content, header=header)
+
+
+@pytest.mark.parametrize("header", ["auto", "present"])
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        ("custid,name,born\n", MISSING_COLUMN),  # renamed
+        ("name,born\n", MISSING_COLUMN),
+        ("name,name,born\n", MISSING_COLUMN),
+        ("id,nom,born\n", None),
+        ("id,id,born\n", None),
+    ],
+)
+def test_a_refusal_has_the_code_of_a_missing_column_whatever_else_is_wrong(content, code, header):
+    with pytest.raises(RefusedError) as caught:
+        check(CUSTOMERS, f"{content}1,Ada,1815-12-10\n", header=header)
+    assert caught.value.code == code
+    if code and "twice" not in str(caught.value):
+        assert "lacks 'id', which needs a value" in str(caught.value).replace("the column ", "")
+
+
+def test_a_refusal_of_parquet_has_the_code_of_a_missing_column_too():
+    with pytest.raises(RefusedError, match=r"names the column 'custid'.*, and lacks 'id', which needs") as caught:
+        check(CUSTOMERS, parquet({"custid": [1]}), "a.parquet")
+    assert caught.value.code == MISSING_COLUMN
 
 
 @pytest.mark.parametrize(

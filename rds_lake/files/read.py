@@ -4,6 +4,7 @@ A batch has the line and one text per column; what cannot even be cut into colum
 same way: its values are written as texts that stand for the same value, so that one judgement serves both.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Context
@@ -217,11 +218,19 @@ def _unknown(
         said = f"names the column '{_folded(fields[number])[:COLUMN_SHOWN]}', which the table does not have"
     missing = _missing([_folded(text) for text in fields], schema)
     lacks = f", and lacks '{missing}', which needs a value" if missing else ""
+    remedy = "Correct the header, or drop a schema file that adds the column. If it is a row: say 'header: absent'."
+    if not is_text:
+        remedy = _parquet_remedy(fields[number])
     return RefusedError(
-        f"{what} {said} (it has {has}){lacks}{_hint(fields)}.",
-        "Correct the header, or drop a schema file that adds the column. If it is a row: say 'header: absent'.",
-        MISSING_COLUMN if missing else None,
+        f"{what} {said} (it has {has}){lacks}{_hint(fields)}.", remedy, MISSING_COLUMN if missing else None
     )
+
+
+def _parquet_remedy(column: str) -> str:
+    """What to do about a column of Parquet that the table has not."""
+    if re.fullmatch("__index_level_[0-9]+__", column):
+        return "It is the index that pandas writes beside the columns: write the file with index=False."
+    return "Write the file without it or under its right name, or drop a schema file that adds the column."
 
 
 def _ordinal(number: int) -> str:

@@ -240,10 +240,11 @@ def _check_share(done: Staged, limit: float) -> None:
     if not done.read:
         raise RefusedError(f"{done.name} has no rows, only a header.", "Drop a file with rows.")
     share = Decimal(str(limit))  # 29 of 100 are 0.29, which 0.29 * 100 as floats is not
-    if done.discarded > share * done.read or not done.rows:
+    is_too_much = done.discarded > share * done.read
+    if is_too_much or not done.rows:
+        why = f"more than the {limit * 100:g}% that may be discarded" if is_too_much else "so there is none to load"
         raise RefusedRowsError(
-            f"{done.discarded:,} of {done.read:,} rows of {done.name} do not fit, more than the "
-            f"{limit * 100:g}% that may be discarded. The first: {done.first}.",
+            f"{done.discarded:,} of {done.read:,} rows of {done.name} do not fit, {why}. The first: {done.first}.",
             "Correct the file, or the schema; all such rows lie in discarded/ with their reasons.",
             done,
         )

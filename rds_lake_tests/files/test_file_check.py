@@ -858,6 +858,15 @@ def test_parquet_columns_must_be_those_of_the_table(table, told):
     assert told in refusal(CUSTOMERS, parquet(table), "a.parquet")
 
 
+def test_an_unknown_column_of_parquet_is_no_matter_of_headers():
+    said = refusal(CUSTOMERS, parquet({"id": [1], "nom": ["Ada"]}), "a.parquet")
+    assert said.endswith(
+        "Write the file without it or under its right name, or drop a schema file that adds the column."
+    )
+    said = refusal(CUSTOMERS, parquet({"id": [1], "__index_level_0__": [0]}), "a.parquet")
+    assert said.endswith("the index that pandas writes beside the columns: write the file with index=False.")
+
+
 def test_parquet_columns_may_come_in_any_order_and_be_left_out():
     done = check(CUSTOMERS, parquet({"BORN ": [None, date(1815, 12, 10)], "ID": [None, 1]}), "a.PARQUET")
     assert done.valid == [{"id": 1, "name": None, "born": date(1815, 12, 10), "_line": 2}]

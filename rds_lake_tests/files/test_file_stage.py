@@ -201,7 +201,8 @@ def test_the_share_that_may_be_discarded_is_exact(engine, bad, good, limit, take
     with pytest.raises(RefusedRowsError) as caught:
         staged(engine, text, limit=limit)
     assert f"{bad:,} of {bad + good:,} rows of a.csv do not fit" in str(caught.value)
-    assert f"{limit * 100:g}%" in str(caught.value)
+    why = f"more than the {limit * 100:g}% that may be discarded" if limit < 1 else "so there is none to load"
+    assert f"do not fit, {why}. The first: line 1" in str(caught.value)
     assert "The first: line 1: id is no integer" in str(caught.value)
     assert (caught.value.staged.rows, caught.value.staged.discarded) == (good, bad)
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Context
+from itertools import chain
 from typing import IO
 
 import pyarrow as pa
@@ -85,7 +86,7 @@ def read_texts(content: IO[bytes], name: str, size: int, schema: TableSchema, op
 
 
 def _cut(records: Iterator[Record | Broken], name: str, schema: TableSchema, options: CsvOptions) -> Iterator[Texts]:
-    first = next(records, None)
+    first = next((item for item in records if not _is_empty(item)), None)
     if first is None:
         raise RefusedError(f"{name} is empty.", "Drop a file with rows.")
     if isinstance(first, Broken) and options.header != "absent":
@@ -96,13 +97,17 @@ def _cut(records: Iterator[Record | Broken], name: str, schema: TableSchema, opt
     header = isinstance(first, Record) and _is_header(first.fields, name, schema, options)
     names = _header_columns(first.fields, name, schema) if header and isinstance(first, Record) else schema.names
     gathered = _Gathered(name, names, options)
-    if not header:
-        gathered.take(first)
-    for item in records:
+    # empty lines ahead of a header say nothing; ahead of a row they may be rows
+    ahead = () if header else chain((Record(line, [], "") for line in range(1, first.line)), [first])
+    for item in chain(ahead, records):
         gathered.take(item)
         if gathered.is_full:
             yield gathered.taken()
     yield gathered.taken()
+
+
+def _is_empty(item: Record | Broken) -> bool:
+    return isinstance(item, Record) and not item.fields
 
 
 class _Gathered:
@@ -129,7 +134,7 @@ class _Gathered:
         return len(self._rows) + len(self._broken) >= ROWS or self._characters >= CHARACTERS
 
     def take(self, item: Record | Broken) -> None:
-        """Add a record.
+        """Add a record. An empty line is one where each has a single field, else none.
 
         Raises:
             RefusedError: it has swallowed others, as it seems.
@@ -137,6 +142,10 @@ class _Gathered:
         self._characters += len(item.raw)
         if isinstance(item, Broken):
             self._broken.append(item)
+        elif not item.fields:
+            if len(self._names) == 1:
+                self._lines.append(item.line)
+                self._rows.append([""])
         elif len(item.fields) != len(self._names):
             reason = f"has {len(item.fields)} fields, not {len(self._names)}{_hint(item.fields)}"
             if "\n" in item.raw or "\r" in item.raw:

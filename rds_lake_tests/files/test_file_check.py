@@ -349,7 +349,7 @@ def test_every_record_comes_out_once_valid_or_discarded_with_its_line(rows, end,
         elif kind in made:
             discarded[line] = reasons
         body += (text + end).encode("utf-8", "surrogateescape")
-        line += 1 + 2 * (kind == "lines")
+        line += 1 + (kind == "lines")
     if not valid and not discarded and not has_header:
         return
     done = check(CUSTOMERS, body, header="present" if has_header else "absent")
@@ -357,6 +357,38 @@ def test_every_record_comes_out_once_valid_or_discarded_with_its_line(rows, end,
     assert done.why == discarded
     assert len(done.valid) + len(done.discarded) == len(valid) + len(discarded)
     assert sum(done.reasons.values()) == sum(len(reasons) for reasons in discarded.values() if reasons)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_an_empty_line_of_a_file_of_one_column_is_a_row_with_an_empty_field(end):
+    """So COPY writes NULL."""
+    number, word = schema("n integer"), schema("a text", "b text")
+    for header in ("", f"n{end}", f"{end}n{end}"):
+        ahead = header.count(end)
+        done = check(number, f"{header}1{end}{end}3{end}{end}{end}")
+        assert [(row["_line"] - ahead, row["n"]) for row in done.valid] == [
+            *((1, 1), (2, None), (3, 3), (4, None), (5, None))
+        ]
+    done = check(number, f"{end}{end}1{end}")
+    assert [(row["_line"], row["n"]) for row in done.valid] == [(1, None), (2, None), (3, 1)]
+    done = check(schema("n integer!"), f"{end}1{end}{end}", header="absent")
+    assert done.why == {1: ["n is missing"], 3: ["n is missing"]}
+    done = check(word, f"b{end}x{end}{end}")
+    assert [(row["a"], row["b"]) for row in done.valid] == [(None, "x"), (None, "")]
+    assert [row["a"] for row in check(word, f"{end}1,2{end}{end}3,4{end}{end}").valid] == ["1", "3"]
+
+
+def test_a_carriage_return_in_the_middle_of_a_line_cuts_no_value():
+    done = check(schema("id integer", "name text"), '1,x\ry\n2,"x\ry"\n3,z\n', header="absent")
+    assert [(row["_line"], row["id"], row["name"]) for row in done.valid] == [(2, 2, "x\ry"), (3, 3, "z")]
+    assert done.why == {1: ["has a carriage return (CR) outside of quotes"]}
+    assert [row["_raw"] for row in done.discarded] == ["1,x\ry"]
+
+
+def test_many_empty_lines_are_read_in_little_memory():
+    done = check(schema("n integer"), "1" + "\n" * (2 * ROWS + 1))
+    assert max(done.batches) == ROWS
+    assert sum(done.batches) == 2 * ROWS + 1
 
 
 def test_rows_keep_their_order_and_lines_over_batches():

@@ -104,10 +104,21 @@ class Checker:
         cleaned = Counter(reason for row in found.filter(is_valid).column(_CLEANED).to_pylist() for reason in row)
         return Checked(_whole(valid), _whole(discarded), counts, cleaned, _first(discarded))
 
+    def discard(self, texts: Texts, reason: str) -> pa.RecordBatch:
+        """Rows that fit, as discarded for a reason that the whole file gives."""
+        given = ", ".join(
+            f"{self._text(column, texts)} AS {_text_name(column.name)}" for column in self._schema.columns
+        )
+        query = f"SELECT {quote(LINE)}, [{literal(reason)}]::VARCHAR[] AS {REASONS}, {given} FROM given"
+        return _whole(self._discarded(self._asked(query, texts)))
+
     def _judged(self, texts: Texts) -> pa.Table:
+        return self._asked(self._query(texts), texts)
+
+    def _asked(self, query: str, texts: Texts) -> pa.Table:
         self._engine.register("given", texts.rows)
         try:
-            return self._engine.sql(self._query(texts)).to_arrow_table()
+            return self._engine.sql(query).to_arrow_table()
         finally:
             self._engine.unregister("given")
 
@@ -191,7 +202,7 @@ class _Part:
     @property
     def text(self) -> str:
         """Its text."""
-        return quote(_TEXT + self.name)
+        return _text_name(self.name)
 
     @property
     def fits(self) -> str:
@@ -251,6 +262,10 @@ class _Part:
     def pair(self) -> str:
         """The column's name and its old text, NULL when nothing was replaced."""
         return f"CASE WHEN {self._is_replaced} THEN {{'key': {literal(self.name)}, 'value': {self.text}}} END"
+
+
+def _text_name(column: str) -> str:
+    return quote(_TEXT + column)
 
 
 def _whole(table: pa.Table) -> pa.RecordBatch:

@@ -76,7 +76,7 @@ def read_records(content: IO[bytes], name: str, size: int, options: CsvOptions) 
     """The records of a file; an empty line comes as one without fields.
 
     Args:
-        content: the file, at its start.
+        content: the file, at its start; read to its end, it stays open.
         name: what it is called.
         size: its bytes.
         options: how it is to be read.
@@ -97,7 +97,9 @@ def read_records(content: IO[bytes], name: str, size: int, options: CsvOptions) 
     delimiter = "\t" if re.search(r"\.tsv(\.gz)?$", name, re.IGNORECASE) else options.delimiter
     ends = _line_ends(plain, delimiter, options)
     plain.seek(0)
-    yield from _parsed(_Lines(plain, name, options, ends), delimiter, options)
+    lines = _Lines(plain, name, options, ends)
+    yield from _parsed(lines, delimiter, options)
+    lines.release()
 
 
 def _check_is_text(head: bytes, name: str, options: CsvOptions) -> None:
@@ -183,6 +185,10 @@ class _Lines:
         self.record: list[str] = []
         self._length = 0
         self.number = 0
+
+    def release(self) -> None:
+        """Leave the content open, which would be closed with its reader."""
+        self._text.detach()
 
     def begin(self) -> None:
         """A new record begins."""

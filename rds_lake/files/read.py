@@ -264,7 +264,7 @@ def _folded(text: str) -> str:
 
 def _read_parquet(content: IO[bytes], name: str, schema: TableSchema) -> Iterator[Texts]:
     try:
-        file = pq.ParquetFile(content)
+        file = pq.ParquetFile(content, coerce_int96_timestamp_unit="us")  # as nanoseconds, 9999 would become 1816
         plain = _parquet_columns(list(file.schema_arrow), name, schema)
     except (pa.ArrowException, OSError, UnicodeError) as error:
         raise RefusedError(f"{name} is no Parquet file: {str(error).rstrip('.')}.", "Write it again.") from error

@@ -805,6 +805,12 @@ def test_nanoseconds_are_shown_with_all_of_their_digits():
     ]
 
 
+def test_int96_holds_every_year_as_spark_writes_it():
+    wanted = [EPOCH, datetime(9999, 12, 31, 23, 59, 59, 999_999), datetime(1, 1, 1)]  # noqa: DTZ001
+    content = parquet({"a": pa.array(wanted, pa.timestamp("us"))}, use_deprecated_int96_timestamps=True)
+    assert [row["a"] for row in check(schema("a timestamp"), content, "a.parquet").valid] == wanted
+
+
 def test_a_moment_that_is_none_is_replaced_where_the_yaml_says_so():
     values = pa.array([0, 2**63 - 1], pa.timestamp("ms"))
     rules = [{"column": "a", "when": "invalid", "value": "processing_date"}]

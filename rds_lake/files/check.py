@@ -22,7 +22,7 @@ from rds_lake.sql import literal, quote
 
 REASONS, RAW, FILE = "_reasons", "_raw", "_file"
 
-_TEXT, _VALUE, _CLEANED, _PAIRS = " text of ", " value of ", " cleaned", " pairs"
+_TEXT, _FITS, _VALUE, _CLEANED, _PAIRS = " text of ", " fits ", " value of ", " cleaned", " pairs"
 """Names inside of the query, which no column has: none begins with a blank."""
 
 UNREADABLE = "unreadable"
@@ -104,18 +104,33 @@ class Checker:
         cleaned = Counter(reason for row in found.filter(is_valid).column(_CLEANED).to_pylist() for reason in row)
         return Checked(_whole(valid), _whole(discarded), counts, cleaned, _first(discarded))
 
+    def discard(self, texts: Texts, reason: str) -> pa.RecordBatch:
+        """Rows that fit, as discarded for a reason that the whole file gives."""
+        given = ", ".join(
+            f"{self._text(column, texts)} AS {_text_name(column.name)}" for column in self._schema.columns
+        )
+        query = f"SELECT {quote(LINE)}, [{literal(reason)}]::VARCHAR[] AS {REASONS}, {given} FROM given"
+        return _whole(self._discarded(self._asked(query, texts)))
+
     def _judged(self, texts: Texts) -> pa.Table:
+        return self._asked(self._query(texts), texts)
+
+    def _asked(self, query: str, texts: Texts) -> pa.Table:
         self._engine.register("given", texts.rows)
         try:
-            return self._engine.sql(self._query(texts)).to_arrow_table()
+            return self._engine.sql(query).to_arrow_table()
         finally:
             self._engine.unregister("given")
 
     def _query(self, texts: Texts) -> str:
         """Step by step, so that no step repeats the SQL of the one before: a table may have a thousand columns."""
         columns, required = self._schema.columns, self._schema.required
-        parts = [_Part(column, self._cleaning.get(column.name), column.name in required) for column in columns]
+        parts = [
+            _Part(column, self._cleaning.get(column.name), column.name in required, column.name in texts.fits)
+            for column in columns
+        ]
         given = [f"{self._text(part.column, texts)} AS {part.text}" for part in parts]
+        given += [f"{texts.fits[part.name]} AS {part.fits}" for part in parts if part.is_bounded]
         judged = [f"{part.judged} AS {part.plain}" for part in parts]
         values = [f"{part.value(self._moment)} AS {quote(part.name)}" for part in parts]
         shown = [part.text for part in parts]
@@ -137,6 +152,8 @@ class Checker:
         text = texts.texts.get(column.name)
         if text is None:
             return "CAST(NULL AS VARCHAR)"
+        if column.name in texts.fits:  # it is never blank, and long
+            return text
         if not column.declared.is_text or self._options.empty_is_null:
             return f"CASE WHEN trim({text}) <> '' THEN {text} END"
         return text
@@ -163,11 +180,19 @@ class Checker:
 
 @dataclass(frozen=True)
 class _Part:
-    """The SQL of one column."""
+    """The SQL of one column.
+
+    Attributes:
+        column: the column.
+        rule: what takes the place of its values.
+        required: whether it needs one.
+        is_bounded: whether the file may hold values that are none of any column, whatever their text is.
+    """
 
     column: FileColumn
     rule: Cleaning | None
     required: bool
+    is_bounded: bool
 
     @property
     def name(self) -> str:
@@ -177,7 +202,12 @@ class _Part:
     @property
     def text(self) -> str:
         """Its text."""
-        return quote(_TEXT + self.name)
+        return _text_name(self.name)
+
+    @property
+    def fits(self) -> str:
+        """Whether it can be a value at all."""
+        return quote(_FITS + self.name)
 
     @property
     def plain(self) -> str:
@@ -187,7 +217,8 @@ class _Part:
     @property
     def judged(self) -> str:
         """What makes `plain` of `text`."""
-        return judge(self.column.declared, self.text, formats=self.column.formats, thousands=self.column.thousands)
+        value = judge(self.column.declared, self.text, formats=self.column.formats, thousands=self.column.thousands)
+        return f"CASE WHEN {self.fits} THEN {value} END" if self.is_bounded else value
 
     @property
     def _is_missing(self) -> str:
@@ -197,7 +228,8 @@ class _Part:
 
     @property
     def _is_invalid(self) -> str:
-        return f"(NOT {self._is_missing} AND {self.plain} IS NULL)"
+        """Whether there is a text that is no value; for cleaning, and one that `_raw` can keep: JSONB takes no NUL."""
+        return f"(NOT {self._is_missing} AND {self.plain} IS NULL AND NOT contains({self.text}, chr(0)))"
 
     @property
     def _is_replaced(self) -> str:
@@ -230,6 +262,10 @@ class _Part:
     def pair(self) -> str:
         """The column's name and its old text, NULL when nothing was replaced."""
         return f"CASE WHEN {self._is_replaced} THEN {{'key': {literal(self.name)}, 'value': {self.text}}} END"
+
+
+def _text_name(column: str) -> str:
+    return quote(_TEXT + column)
 
 
 def _whole(table: pa.Table) -> pa.RecordBatch:

@@ -4,8 +4,11 @@ A batch has the line and one text per column; what cannot even be cut into colum
 same way: its values are written as texts that stand for the same value, so that one judgement serves both.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from decimal import Context
+from itertools import chain
 from typing import IO
 
 import pyarrow as pa
@@ -15,7 +18,7 @@ from rds_lake.files.options import CsvOptions
 from rds_lake.files.schema import LINE, MISSING_COLUMN, RefusedError, TableSchema
 from rds_lake.files.schema import SHOWN as COLUMN_SHOWN
 from rds_lake.files.text import Broken, Record, read_records
-from rds_lake.files.types import written
+from rds_lake.files.types import Written, written
 from rds_lake.sql import quote
 
 ROWS = 16_384
@@ -32,6 +35,10 @@ SHOWN = 1000
 
 _PARQUET = (".parquet", ".parq", ".pq")
 
+_EXACT = Context(prec=50)
+_NO_DECIMAL = -(2**127)
+"""The number of 39 digits that Arrow's own validation takes for one of 38, and that DuckDB fails on."""
+
 
 @dataclass(frozen=True)
 class Texts:
@@ -42,11 +49,14 @@ class Texts:
             file has.
         texts: for each of these columns the SQL of its text.
         broken: what stands between the rows and cannot be cut into columns.
+        fits: the SQL of whether a value can be one of its column at all, for those columns where one may not be,
+            whatever its text is.
     """
 
     rows: pa.Table
     texts: Mapping[str, str]
     broken: tuple[Broken, ...] = ()
+    fits: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_parquet(name: str) -> bool:
@@ -76,7 +86,7 @@ def read_texts(content: IO[bytes], name: str, size: int, schema: TableSchema, op
 
 
 def _cut(records: Iterator[Record | Broken], name: str, schema: TableSchema, options: CsvOptions) -> Iterator[Texts]:
-    first = next(records, None)
+    first = next((item for item in records if not _is_empty(item)), None)
     if first is None:
         raise RefusedError(f"{name} is empty.", "Drop a file with rows.")
     if isinstance(first, Broken) and options.header != "absent":
@@ -87,13 +97,17 @@ def _cut(records: Iterator[Record | Broken], name: str, schema: TableSchema, opt
     header = isinstance(first, Record) and _is_header(first.fields, name, schema, options)
     names = _header_columns(first.fields, name, schema) if header and isinstance(first, Record) else schema.names
     gathered = _Gathered(name, names, options)
-    if not header:
-        gathered.take(first)
-    for item in records:
+    # empty lines ahead of a header say nothing; ahead of a row they may be rows
+    ahead = () if header else chain((Record(line, [], "") for line in range(1, first.line)), [first])
+    for item in chain(ahead, records):
         gathered.take(item)
         if gathered.is_full:
             yield gathered.taken()
     yield gathered.taken()
+
+
+def _is_empty(item: Record | Broken) -> bool:
+    return isinstance(item, Record) and not item.fields
 
 
 class _Gathered:
@@ -120,7 +134,7 @@ class _Gathered:
         return len(self._rows) + len(self._broken) >= ROWS or self._characters >= CHARACTERS
 
     def take(self, item: Record | Broken) -> None:
-        """Add a record.
+        """Add a record. An empty line is one where each has a single field, else none.
 
         Raises:
             RefusedError: it has swallowed others, as it seems.
@@ -128,6 +142,10 @@ class _Gathered:
         self._characters += len(item.raw)
         if isinstance(item, Broken):
             self._broken.append(item)
+        elif not item.fields:
+            if len(self._names) == 1:
+                self._lines.append(item.line)
+                self._rows.append([""])
         elif len(item.fields) != len(self._names):
             reason = f"has {len(item.fields)} fields, not {len(self._names)}{_hint(item.fields)}"
             if "\n" in item.raw or "\r" in item.raw:
@@ -173,14 +191,20 @@ def _header_columns(fields: list[str], name: str, schema: TableSchema) -> list[s
         if text not in names:
             raise _unknown(name, fields, number, schema)
         if given.count(text) > 1:
-            raise RefusedError(f"{name} names the column '{text}' twice.", "Name each column once.")
+            code = MISSING_COLUMN if _missing(given, schema) else None
+            raise RefusedError(f"{name} names the column '{text}' twice.", "Name each column once.", code)
     _check_required(name, given, schema)
     return given
 
 
 def _check_required(name: str, given: Sequence[str], schema: TableSchema) -> None:
-    if missing := sorted(schema.required - set(given)):
-        raise RefusedError(f"{name} lacks the column '{missing[0]}', which needs a value.", "Add it.", MISSING_COLUMN)
+    if missing := _missing(given, schema):
+        raise RefusedError(f"{name} lacks the column '{missing}', which needs a value.", "Add it.", MISSING_COLUMN)
+
+
+def _missing(given: Sequence[str], schema: TableSchema) -> str | None:
+    """The first column that needs a value and is not among those that a file has."""
+    return min(schema.required - set(given), default=None)
 
 
 def _unknown(
@@ -201,10 +225,21 @@ def _unknown(
         said = f"has a name for its {_ordinal(number + 1)} column that the table does not know"
     else:
         said = f"names the column '{_folded(fields[number])[:COLUMN_SHOWN]}', which the table does not have"
+    missing = _missing([_folded(text) for text in fields], schema)
+    lacks = f", and lacks '{missing}', which needs a value" if missing else ""
+    remedy = "Correct the header, or drop a schema file that adds the column. If it is a row: say 'header: absent'."
+    if not is_text:
+        remedy = _parquet_remedy(fields[number])
     return RefusedError(
-        f"{what} {said} (it has {has}){_hint(fields)}.",
-        "Correct the header, or drop a schema file that adds the column. If it is a row: say 'header: absent'.",
+        f"{what} {said} (it has {has}){lacks}{_hint(fields)}.", remedy, MISSING_COLUMN if missing else None
     )
+
+
+def _parquet_remedy(column: str) -> str:
+    """What to do about a column of Parquet that the table has not."""
+    if re.fullmatch("__index_level_[0-9]+__", column):
+        return "It is the index that pandas writes beside the columns: write the file with index=False."
+    return "Write the file without it or under its right name, or drop a schema file that adds the column."
 
 
 def _ordinal(number: int) -> str:
@@ -229,25 +264,45 @@ def _folded(text: str) -> str:
 
 def _read_parquet(content: IO[bytes], name: str, schema: TableSchema) -> Iterator[Texts]:
     try:
-        file = pq.ParquetFile(content)
+        file = pq.ParquetFile(content, coerce_int96_timestamp_unit="us")  # as nanoseconds, 9999 would become 1816
         plain = _parquet_columns(list(file.schema_arrow), name, schema)
     except (pa.ArrowException, OSError, UnicodeError) as error:
         raise RefusedError(f"{name} is no Parquet file: {str(error).rstrip('.')}.", "Write it again.") from error
-    names, kinds = [LINE, *plain], [kind for kind, _ in plain.values()]
-    texts = {given: text for given, (_, text) in plain.items()}
+    names, kinds = [LINE, *plain], [how.kind for how in plain.values()]
+    texts = {given: how.text for given, how in plain.items()}
+    fits = {given: how.fits for given, how in plain.items() if how.fits}
     row = 1
     try:
         for rows in _some_rows(file):
             lines = pa.array(range(row, row + rows.num_rows), pa.int64())
-            values = [column.cast(kind) for column, kind in zip(rows.columns, kinds, strict=True)]
-            yield Texts(pa.table([lines, *values], names=names), texts)
+            values = [_plain(column, kind) for column, kind in zip(rows.columns, kinds, strict=True)]
+            yield Texts(pa.table([lines, *values], names=names), texts, fits=fits)
             row += rows.num_rows
     except (pa.ArrowException, OSError) as error:
         raise RefusedError(f"{name} is damaged: {str(error).rstrip('.')}.", "Write it again.") from error
 
 
-def _parquet_columns(columns: Sequence[pa.Field], name: str, schema: TableSchema) -> dict[str, tuple[pa.DataType, str]]:
-    """The columns of a file, each with the type that its values are cast to, and the SQL of its text then."""
+def _plain(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """A column without a dictionary, as values of the type that it is written from.
+
+    Raises:
+        pa.ArrowInvalid: it has what its own type has not.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_decimal256(column.type):  # Arrow's own texts of small ones have exponents, which no decimal has
+        return pa.chunked_array(
+            [[None if value is None else f"{value:f}" for value in column.to_pylist()]], pa.string()
+        )
+    if pa.types.is_decimal128(column.type):
+        least = pa.compute.min(column).as_py()
+        if least is not None and int(least.scaleb(column.type.scale, _EXACT)) == _NO_DECIMAL:
+            raise pa.ArrowInvalid(f"a value is no {column.type}")
+    return column.cast(kind)
+
+
+def _parquet_columns(columns: Sequence[pa.Field], name: str, schema: TableSchema) -> dict[str, Written]:
+    """The columns of a file, each with how its values are written."""
     fields = {_folded(item.name): item for item in columns}
     if len(fields) < len(columns):
         raise RefusedError(f"{name} has two columns whose names differ in case only.", "Rename one of them.")
@@ -272,7 +327,7 @@ def _some_rows(file: pq.ParquetFile) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(gathered)
 
 
-def _written(name: str, given: str, item: pa.Field) -> tuple[pa.DataType, str]:
+def _written(name: str, given: str, item: pa.Field) -> Written:
     found = written(quote(given), item.type)
     if found is None:
         raise RefusedError(

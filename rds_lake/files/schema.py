@@ -252,7 +252,17 @@ def evolve(held: TableSchema, wanted: TableSchema, table: str) -> TableSchema:
             f"The schema of {table} would lose data: {'; '.join(problems)}.",
             "Add columns and widen types only; for anything else make another table.",
         )
-    return wanted  # in its own order, which is that of files without a header from now on
+    columns = tuple(_as_personal(column, old.get(column.name)) for column in wanted.columns)
+    return wanted.model_copy(
+        update={"columns": columns}
+    )  # in its own order: that of files without a header from now on
+
+
+def _as_personal(wanted: FileColumn, held: FileColumn | None) -> FileColumn:
+    """A column that is as personal as it was, unless the file itself says whether it is."""
+    if held and held.personal and "personal" not in wanted.model_fields_set:
+        return wanted.model_copy(update={"personal": True})
+    return wanted
 
 
 def _loss(column: FileColumn, wanted: FileColumn | None, *, may_be_null: bool) -> str | None:

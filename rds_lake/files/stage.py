@@ -6,6 +6,7 @@ there. Its `entries` are Redshift's own COPY manifest.
 
 import json
 import tempfile
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,9 +22,9 @@ import pyarrow.parquet as pq
 
 from rds_lake.audit_log.record import moment_of, stamp
 from rds_lake.errors import PermanentError
-from rds_lake.files.check import FILE, RAW, REASONS, Checker
+from rds_lake.files.check import Checker
 from rds_lake.files.options import CsvOptions
-from rds_lake.files.read import read_texts
+from rds_lake.files.read import Texts, read_texts
 from rds_lake.files.schema import LINE, RefusedError, TableSchema
 from rds_lake.files.spec import Cleaning
 from rds_lake.files.store import FileStore
@@ -240,10 +241,11 @@ def _check_share(done: Staged, limit: float) -> None:
     if not done.read:
         raise RefusedError(f"{done.name} has no rows, only a header.", "Drop a file with rows.")
     share = Decimal(str(limit))  # 29 of 100 are 0.29, which 0.29 * 100 as floats is not
-    if done.discarded > share * done.read or not done.rows:
+    is_too_much = done.discarded > share * done.read
+    if is_too_much or not done.rows:
+        why = f"more than the {limit * 100:g}% that may be discarded" if is_too_much else "so there is none to load"
         raise RefusedRowsError(
-            f"{done.discarded:,} of {done.read:,} rows of {done.name} do not fit, more than the "
-            f"{limit * 100:g}% that may be discarded. The first: {done.first}.",
+            f"{done.discarded:,} of {done.read:,} rows of {done.name} do not fit, {why}. The first: {done.first}.",
             "Correct the file, or the schema; all such rows lie in discarded/ with their reasons.",
             done,
         )
@@ -273,7 +275,7 @@ class _Staging:
                 pq.ParquetWriter(self.valid_path, checker.valid_schema) as valid,
                 pq.ParquetWriter(self.discarded_path, checker.discarded_schema) as discarded,
             ):
-                for texts in read_texts(content, version.name, version.size, reading.schema, reading.options):
+                for texts in self._texts(content):
                     found = checker.check(texts)
                     _write(valid, found.valid)
                     _write(discarded, found.discarded)
@@ -282,7 +284,7 @@ class _Staging:
                     cleaned.update(found.cleaned)
                     first = first or found.first
             if reading.schema.keys and (repeated := self._repeated(engine)):
-                moved = self._move(engine, checker, repeated)
+                moved = self._move(content, checker, repeated)
                 rows, bad = rows - moved, bad + moved
                 reasons[REPEATED] += moved
                 first = min(first or (repeated[0], REPEATED), (repeated[0], REPEATED))
@@ -294,6 +296,10 @@ class _Staging:
             cleaned=dict(sorted(cleaned.items())),
             first=f"line {first[0]:,}: {first[1]}" if first else None,
         )
+
+    def _texts(self, content: IO[bytes]) -> Iterator[Texts]:
+        version, reading = self._version, self._reading
+        return read_texts(content, version.name, version.size, reading.schema, reading.options)
 
     def _repeated(self, engine: duckdb.DuckDBPyConnection) -> list[int]:
         """The lines of rows whose key comes again on a later line."""
@@ -307,9 +313,11 @@ class _Staging:
         )
         return [line for (line,) in engine.sql(f"SELECT * FROM ({ranked}) ORDER BY 1").fetchall()]
 
-    def _move(self, engine: duckdb.DuckDBPyConnection, checker: Checker, lines: Sequence[int]) -> int:
-        """Move rows from the valid ones to the discarded ones, some at a time, for they may be long; how many."""
-        moved = pa.array(lines, pa.int64())
+    def _move(self, content: IO[bytes], checker: Checker, lines: Sequence[int]) -> int:
+        """Move rows from the valid ones to the discarded ones; how many.
+
+        They are read again, as their values do not tell how they were written; some at a time, for they may be long.
+        """
         valid, bad = (self._folder / name for name in ("valid2.parquet", "discarded2.parquet"))
         with (
             pq.ParquetWriter(valid, checker.valid_schema) as kept,
@@ -318,18 +326,24 @@ class _Staging:
             for rows in _row_groups(self.discarded_path):
                 discarded.write_table(rows)
             for rows in _row_groups(self.valid_path):
-                is_moved = pa.compute.is_in(rows.column(LINE), moved)
-                _write(kept, rows.filter(pa.compute.invert(is_moved)))
-                _write(discarded, self._as_discarded(engine, rows.filter(is_moved)).cast(checker.discarded_schema))
+                _write(kept, rows.filter(pa.compute.invert(_are_of(rows, lines))))
+            content.seek(0)
+            for texts in self._texts(content):
+                moved = replace(texts, rows=texts.rows.filter(_are_of(texts.rows, lines)))
+                if moved.rows.num_rows:
+                    _write(discarded, checker.discard(moved, REPEATED))
         self.valid_path, self.discarded_path = valid, bad
         return len(lines)
 
-    def _as_discarded(self, engine: duckdb.DuckDBPyConnection, rows: pa.Table) -> pa.Table:
-        texts = ", ".join(f"CAST({quote(name)} AS VARCHAR) AS {quote(name)}" for name in self._reading.schema.names)
-        raw = quote(RAW) if self._reading.cleaning else "NULL::VARCHAR"
-        engine.register("moved", rows)
-        own = f"?::VARCHAR AS {FILE}, {quote(LINE)}, [?::VARCHAR] AS {REASONS}, {raw} AS {RAW}"
-        return engine.execute(f"SELECT {own}, {texts} FROM moved", [self._version.name, REPEATED]).to_arrow_table()
+
+def _are_of(rows: pa.Table, lines: Sequence[int]) -> pa.ChunkedArray:
+    """Which rows are of some lines, which are in their order."""
+    found = rows.column(LINE)
+    ends = pa.compute.min_max(found).as_py()
+    if ends["min"] is None:
+        return pa.compute.is_null(found)
+    some = lines[bisect_left(lines, ends["min"]) : bisect_right(lines, ends["max"])]
+    return pa.compute.is_in(found, pa.array(some, pa.int64()))
 
 
 def _row_groups(path: Path) -> Iterator[pa.Table]:

@@ -5,6 +5,7 @@ at all (an archive, a program, a line without end) is refused as a whole; a sing
 `Broken`, and reading goes on behind it.
 """
 
+import codecs
 import csv
 import gzip
 import io
@@ -12,7 +13,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any, cast
+from typing import IO, Any, Literal, cast
 
 from rds_lake.files.options import CsvOptions
 from rds_lake.files.schema import RefusedError
@@ -43,6 +44,12 @@ _UTF8_MARK = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _SNIFFED = 8192
 
+_ENDS_FROM, _ENDS_TO = 64 * 1024, MIB
+"""Bytes in which a line's end is looked for: so many at first, each time twice as many, in the end so many."""
+
+_LONE_CR = "new-line character seen in unquoted field"
+"""What `csv` says of a CR in the middle of a line."""
+
 _ESCAPED = re.compile("[\udc80-\udcff]")
 """What `surrogateescape` makes of bytes that are no text."""
 
@@ -66,10 +73,10 @@ class Broken:
 
 
 def read_records(content: IO[bytes], name: str, size: int, options: CsvOptions) -> Iterator[Record | Broken]:
-    """The records of a file; empty lines are none.
+    """The records of a file; an empty line comes as one without fields.
 
     Args:
-        content: the file, at its start.
+        content: the file, at its start; read to its end, it stays open.
         name: what it is called.
         size: its bytes.
         options: how it is to be read.
@@ -88,7 +95,11 @@ def read_records(content: IO[bytes], name: str, size: int, options: CsvOptions) 
         plain.seek(0)
     _check_is_text(head, name, options)
     delimiter = "\t" if re.search(r"\.tsv(\.gz)?$", name, re.IGNORECASE) else options.delimiter
-    yield from _parsed(_Lines(plain, name, options), delimiter, options)
+    ends = _line_ends(plain, delimiter, options)
+    plain.seek(0)
+    lines = _Lines(plain, name, options, ends)
+    yield from _parsed(lines, delimiter, options)
+    lines.release()
 
 
 def _check_is_text(head: bytes, name: str, options: CsvOptions) -> None:
@@ -132,18 +143,52 @@ def _unpacked(content: IO[bytes], name: str, size: int, most: int) -> IO[bytes]:
     return cast("IO[bytes]", gzip.GzipFile(fileobj=content, mode="rb"))
 
 
-class _Lines:
-    """The lines of a text, each with its line break, and those of the present record."""
+def _line_ends(content: IO[bytes], delimiter: str, options: CsvOptions) -> Literal["\n", ""]:
+    """What ends a line, as `TextIOWrapper` is told it: LF (and CRLF), or anything, CR alone too.
 
-    def __init__(self, content: IO[bytes], name: str, options: CsvOptions) -> None:
+    Where LF ends lines, a CR alone belongs to a value: it ends no record, which would load a part of it as a row.
+    """
+    mark, quote = re.escape(delimiter), re.escape(options.quote)
+    quoted = re.compile(rf"(^|[{mark}\r\n]){quote}[^{quote}]*(?:{quote}{quote}[^{quote}]*)*(?:{quote}|\Z)")
+    decoder = codecs.getincrementaldecoder(options.encoding)("replace")
+    text, size = "", _ENDS_FROM
+    while size <= _ENDS_TO and (more := content.read(size)):
+        try:
+            text += decoder.decode(more)
+        except UnicodeError:  # what is wrong is said when the lines are read
+            break
+        plain = quoted.sub(r"\1", text.removeprefix("\ufeff"))
+        if "\n" in plain:
+            return "\n"
+        if "\r" in plain[:-1]:
+            return ""
+        size *= 2
+    return ""
+
+
+class _Lines:
+    """The lines of a text, each with its line break, and those of the present record.
+
+    Args:
+        content: the text, at its start.
+        name: what its file is called.
+        options: how it is to be read.
+        ends: what ends a line, see `_line_ends`.
+    """
+
+    def __init__(self, content: IO[bytes], name: str, options: CsvOptions, ends: Literal["\n", ""]) -> None:
         encoding = "utf-8-sig" if options.encoding == "utf-8" else options.encoding
         errors = "strict" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
-        self._text = io.TextIOWrapper(content, encoding=encoding, errors=errors, newline="")
+        self._text = io.TextIOWrapper(content, encoding=encoding, errors=errors, newline=ends)
         self._name = name
         self._encoding = options.encoding
         self.record: list[str] = []
         self._length = 0
         self.number = 0
+
+    def release(self) -> None:
+        """Leave the content open, which would be closed with its reader."""
+        self._text.detach()
 
     def begin(self) -> None:
         """A new record begins."""
@@ -228,8 +273,9 @@ class _Reader:
                 raise self._lines.never_closed() from error
             if len(self._lines.record) > 1:
                 raise self._lines.no_end(first) from error
-            self._check(first)
-            return f"is not well-formed: {error}"
+            is_cr = _LONE_CR in str(error)
+            self._check(None if is_cr and self._quote not in self._lines.raw else first)
+            return "has a carriage return (CR) outside of quotes" if is_cr else f"is not well-formed: {error}"
         if self._stray is not None:
             self._check(None)
         return fields
@@ -258,8 +304,6 @@ def _parsed(lines: _Lines, delimiter: str, options: CsvOptions) -> Iterator[Reco
             fields = reader.next(first)
         except StopIteration:
             return
-        if not fields:
-            continue
         raw = lines.raw
         if isinstance(fields, str):
             yield Broken(first, raw, fields)

@@ -212,8 +212,23 @@ def _engine_name(declared: DeclaredType) -> str:
     return {"REAL": "FLOAT", "DOUBLE PRECISION": "DOUBLE"}.get(declared.name, declared.name)
 
 
-def written(column: str, kind: pa.DataType) -> tuple[pa.DataType, str] | None:
-    """How typed values become texts that `judge` takes: the type to cast them to first, and the SQL of the text then.
+@dataclass(frozen=True)
+class Written:
+    """How typed values become texts that `judge` takes.
+
+    Attributes:
+        kind: the Arrow type to cast them to first.
+        text: the SQL of the text then.
+        fits: the SQL of whether a value is in the calendar; None where every value has a text of its own.
+    """
+
+    kind: pa.DataType
+    text: str
+    fits: str | None = None
+
+
+def written(column: str, kind: pa.DataType) -> Written | None:
+    """How values of an Arrow type are written.
 
     Args:
         column: SQL of the column.
@@ -226,18 +241,66 @@ def written(column: str, kind: pa.DataType) -> tuple[pa.DataType, str] | None:
     if pa.types.is_dictionary(kind):
         return written(column, kind.value_type)
     if pa.types.is_floating(kind):
-        return pa.float64(), text  # the shortest text of a REAL is another DOUBLE
-    if pa.types.is_timestamp(kind) and kind.tz:
-        return pa.timestamp(kind.unit), f"({text} || 'Z')"  # DuckDB has no nanoseconds with a zone
+        return Written(pa.float64(), text)  # the shortest text of a REAL is another DOUBLE
+    if pa.types.is_timestamp(kind):
+        return _written_moment(column, kind)
+    if pa.types.is_date(kind):
+        return _written_date(column, kind)
     if any(test(kind) for test in (pa.types.is_null, pa.types.is_string_view, pa.types.is_decimal256)):
-        return pa.string(), text
+        return Written(pa.string(), text)
     simple = (
         pa.types.is_string,
         pa.types.is_large_string,
         pa.types.is_integer,
         pa.types.is_decimal,
         pa.types.is_boolean,
-        pa.types.is_date,
-        pa.types.is_timestamp,
     )
-    return (kind, text) if any(test(kind) for test in simple) else None
+    return Written(kind, text) if any(test(kind) for test in simple) else None
+
+
+_FIRST_DAY, _LAST_DAY, _DAY_SECONDS = -719_162, 2_932_896, 86_400
+"""The first day of the year 1 and the last one of 9999, counted from 1970-01-01, and the seconds of a day."""
+
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+def _written_moment(column: str, kind: pa.TimestampType) -> Written:
+    """Moments as texts, made of their numbers: DuckDB fails on one that is out of its range, and has infinite ones."""
+    each = _PER_SECOND[kind.unit]
+    least = max(_FIRST_DAY * _DAY_SECONDS * each, -(2**63))
+    most = min((_LAST_DAY + 1) * _DAY_SECONDS * each - 1, 2**63 - 1)
+    near = f"least(greatest({column}, {least}), {most})"
+    text = f"CAST(make_timestamp({near} * {10**6 // each}) AS VARCHAR)" if each < 10**9 else _nanoseconds(near)
+    text = f"({text} || 'Z')" if kind.tz else text
+    return _shown(column, kind, near, text)
+
+
+def _nanoseconds(moment: str) -> str:
+    """SQL of the text of nanoseconds, which has nine digits of a second where six do not say it all."""
+    rest = f"(({moment} % 1000 + 1000) % 1000)"
+    micros = f"make_timestamp({moment} // 1000 - CASE WHEN {moment} % 1000 < 0 THEN 1 ELSE 0 END)"
+    fine = f"strftime({micros}, '%Y-%m-%d %H:%M:%S.%f') || lpad(CAST({rest} AS VARCHAR), 3, '0')"
+    return f"CASE WHEN {rest} = 0 THEN CAST({micros} AS VARCHAR) ELSE {fine} END"
+
+
+def _written_date(column: str, kind: pa.DataType) -> Written:
+    """Dates as texts, made of their numbers as moments are."""
+    each = 1 if pa.types.is_date32(kind) else _DAY_SECONDS * 1000
+    near = f"least(greatest({column} // {each}, {_FIRST_DAY}), {_LAST_DAY})"
+    text = f"CAST(DATE '1970-01-01' + CAST({near} AS INTEGER) AS VARCHAR)"
+    return _shown(column, kind, f"({near} * {each})", text)
+
+
+def _shown(column: str, kind: pa.DataType, near: str, text: str) -> Written:
+    """Values whose text is theirs where the nearest one in the calendar is the value itself.
+
+    Args:
+        column: SQL of their number.
+        kind: what they are.
+        near: SQL of the number of that nearest one.
+        text: SQL of its text.
+    """
+    number = pa.int32() if pa.types.is_date32(kind) else pa.int64()
+    count = f"CAST({column} AS VARCHAR) || {literal(f' as {kind}, which is in no year from 1 to 9999')}"
+    fits = f"({near} = {column})"
+    return Written(number, f"CASE WHEN {fits} THEN {text} ELSE {count} END", fits)

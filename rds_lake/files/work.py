@@ -2,7 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any, TypeVar
+
+import duckdb
 
 from rds_lake.audit_log.record import Record, Status
 from rds_lake.errors import ConfigError, PermanentError, RdsLakeError, TransientError
@@ -82,7 +86,7 @@ def refusals(work: Work, store: FileStore, doing: Callable[[], Done]) -> Done | 
         ConfigError: something that all files need is not there.
     """
     try:
-        return doing()
+        return _guarded(work, doing)
     except VersionGoneError:
         error = RefusedError(
             f"{work.version.url} was deleted or replaced before it could be read.",
@@ -101,6 +105,38 @@ def refusals(work: Work, store: FileStore, doing: Callable[[], Done]) -> Done | 
         return Waits(TransientError(error.problem, error.remedy))
     except PermanentError as error:  # one file's trouble must not stop those that are worked on with it
         return Result("failed", rows_loaded=0, error=str(error))
+
+
+def _guarded(work: Work, doing: Callable[[], Done]) -> Done | Result:
+    """Do something with a file. A defect of ours that it brings to light is its result: the others go on.
+
+    Raises:
+        TransientError: the engine has no room for it.
+    """
+    try:
+        return doing()
+    except (RdsLakeError, VersionGoneError):
+        raise
+    except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+        raise TransientError(
+            f"{work.version.url} could not be checked: the engine's memory or its temporary folder is full.",
+            "Free space in the temporary folder, or drop the file in parts.",
+        ) from error
+    except (MemoryError, OSError):  # the machine's own trouble, which the next file would meet, too
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, one file must not hold up all others again and again
+        return _defect(work, error)
+
+
+def _defect(work: Work, error: Exception) -> Result:
+    """The result of a file whose check has failed in a way that nobody thought of. Values may be in what it says."""
+    name = type(error).__name__
+    trace = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in extract_tb(error.__traceback__)]
+    said = PermanentError(
+        f"{work.version.url}: {name} while it was checked, which is a defect of rds_lake.",
+        "Report it, with 'trace' of this file's report. Other files are not held up.",
+    )
+    return Result("failed", rows_loaded=0, error=str(said), details={"trace": trace})
 
 
 def details_of(done: Staged, store: FileStore) -> dict[str, Any]:

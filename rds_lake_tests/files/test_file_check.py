@@ -22,7 +22,7 @@ from rooms import HOSTILE_NAMES, bounded
 from rds_lake.files.check import Checker
 from rds_lake.files.options import CsvOptions
 from rds_lake.files.read import CHARACTERS, PIECE, ROWS, is_parquet, read_texts
-from rds_lake.files.schema import RefusedError, TableSchema
+from rds_lake.files.schema import MISSING_COLUMN, RefusedError, TableSchema
 from rds_lake.files.spec import Cleaning
 from rds_lake.quality.rules import engine_settings
 
@@ -156,6 +156,31 @@ def test_a_column_that_may_be_empty_may_be_left_out():
 )
 def test_a_header_that_is_wrong_is_refused(content, told, header):
     assert told in refusal(CUSTOMERS, content, header=header)
+
+
+@pytest.mark.parametrize("header", ["auto", "present"])
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        ("custid,name,born\n", MISSING_COLUMN),  # renamed
+        ("name,born\n", MISSING_COLUMN),
+        ("name,name,born\n", MISSING_COLUMN),
+        ("id,nom,born\n", None),
+        ("id,id,born\n", None),
+    ],
+)
+def test_a_refusal_has_the_code_of_a_missing_column_whatever_else_is_wrong(content, code, header):
+    with pytest.raises(RefusedError) as caught:
+        check(CUSTOMERS, f"{content}1,Ada,1815-12-10\n", header=header)
+    assert caught.value.code == code
+    if code and "twice" not in str(caught.value):
+        assert "lacks 'id', which needs a value" in str(caught.value).replace("the column ", "")
+
+
+def test_a_refusal_of_parquet_has_the_code_of_a_missing_column_too():
+    with pytest.raises(RefusedError, match=r"names the column 'custid'.*, and lacks 'id', which needs") as caught:
+        check(CUSTOMERS, parquet({"custid": [1]}), "a.parquet")
+    assert caught.value.code == MISSING_COLUMN
 
 
 @pytest.mark.parametrize(
@@ -324,7 +349,7 @@ def test_every_record_comes_out_once_valid_or_discarded_with_its_line(rows, end,
         elif kind in made:
             discarded[line] = reasons
         body += (text + end).encode("utf-8", "surrogateescape")
-        line += 1 + 2 * (kind == "lines")
+        line += 1 + (kind == "lines")
     if not valid and not discarded and not has_header:
         return
     done = check(CUSTOMERS, body, header="present" if has_header else "absent")
@@ -332,6 +357,38 @@ def test_every_record_comes_out_once_valid_or_discarded_with_its_line(rows, end,
     assert done.why == discarded
     assert len(done.valid) + len(done.discarded) == len(valid) + len(discarded)
     assert sum(done.reasons.values()) == sum(len(reasons) for reasons in discarded.values() if reasons)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_an_empty_line_of_a_file_of_one_column_is_a_row_with_an_empty_field(end):
+    """So COPY writes NULL."""
+    number, word = schema("n integer"), schema("a text", "b text")
+    for header in ("", f"n{end}", f"{end}n{end}"):
+        ahead = header.count(end)
+        done = check(number, f"{header}1{end}{end}3{end}{end}{end}")
+        assert [(row["_line"] - ahead, row["n"]) for row in done.valid] == [
+            *((1, 1), (2, None), (3, 3), (4, None), (5, None))
+        ]
+    done = check(number, f"{end}{end}1{end}")
+    assert [(row["_line"], row["n"]) for row in done.valid] == [(1, None), (2, None), (3, 1)]
+    done = check(schema("n integer!"), f"{end}1{end}{end}", header="absent")
+    assert done.why == {1: ["n is missing"], 3: ["n is missing"]}
+    done = check(word, f"b{end}x{end}{end}")
+    assert [(row["a"], row["b"]) for row in done.valid] == [(None, "x"), (None, "")]
+    assert [row["a"] for row in check(word, f"{end}1,2{end}{end}3,4{end}{end}").valid] == ["1", "3"]
+
+
+def test_a_carriage_return_in_the_middle_of_a_line_cuts_no_value():
+    done = check(schema("id integer", "name text"), '1,x\ry\n2,"x\ry"\n3,z\n', header="absent")
+    assert [(row["_line"], row["id"], row["name"]) for row in done.valid] == [(2, 2, "x\ry"), (3, 3, "z")]
+    assert done.why == {1: ["has a carriage return (CR) outside of quotes"]}
+    assert [row["_raw"] for row in done.discarded] == ["1,x\ry"]
+
+
+def test_many_empty_lines_are_read_in_little_memory():
+    done = check(schema("n integer"), "1" + "\n" * (2 * ROWS + 1))
+    assert max(done.batches) == ROWS
+    assert sum(done.batches) == 2 * ROWS + 1
 
 
 def test_rows_keep_their_order_and_lines_over_batches():
@@ -479,6 +536,21 @@ def test_the_old_text_is_kept_exactly(values):
     assert [json.loads(row["_raw"]) for row in done.valid] == [{"n": value, "m": value} for value in blank]
 
 
+def test_a_text_with_a_nul_is_not_replaced_but_discards_its_row():
+    """PostgreSQL takes none, and `_raw` could not keep it."""
+    rules = [{"column": name, "when": "missing_or_invalid", "value": "2026-01-01"} for name in ("day", "word")]
+    padding = "2026-01-01,a\n" * 1000
+    content = padding + "2026-\0-01,a\n2026-01-01,a\0b\n\0,\0\n32/01,\n"
+    done = check(schema("day date", "word varchar(20)"), content, clean=rules)
+    assert done.why == {
+        1001: ["day is no date"],
+        1002: ["word is no varchar(20)"],
+        1003: ["day is no date", "word is no varchar(20)"],
+    }
+    assert [row["day"] for row in done.discarded] == ["2026-\0-01", "2026-01-01", "\0"]
+    assert done.cleaned == {"day was invalid": 1, "word was missing": 1}
+
+
 def test_a_row_that_is_discarded_counts_as_no_cleaned_one():
     rules = [{"column": "name", "value": "N/A"}]
     done = check(CUSTOMERS, "x,,\n1,,\n", clean=rules)
@@ -564,6 +636,7 @@ TAKEN: list[tuple[str, pa.Array, list[Any]]] = [
     ("decimal(38,2)", pa.array([Decimal("-1.50")], pa.decimal128(10, 2)), [Decimal("-1.5")]),
     ("decimal(38,0)", pa.array([Decimal(10**38 - 1)], pa.decimal128(38, 0)), [Decimal(10**38 - 1)]),
     ("decimal(38,2)", pa.array([Decimal("1.50"), None], pa.decimal256(50, 2)), [Decimal("1.5"), None]),
+    ("decimal(38,20)", pa.array([Decimal("1e-20"), Decimal(0)], pa.decimal256(60, 20)), [Decimal("1e-20"), Decimal(0)]),
     ("decimal(9,2)", pa.array([Decimal("1.50")], pa.decimal32(5, 2)), [Decimal("1.5")]),
     ("bigint", pa.array([Decimal(7)], pa.decimal128(10, 0)), [7]),
     ("boolean", pa.array([True, None, False]), [True, None, False]),
@@ -649,6 +722,145 @@ def test_a_parquet_value_that_would_be_rounded_or_cut_is_discarded(kind, values)
     assert None not in [row["a"] for row in done.discarded]
 
 
+EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001
+UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+EDGES = [-62_135_596_800, 253_402_300_800, 0, 2**63 // 10**9, -(2**63) // 10**9]
+"""Seconds at which a calendar or a type ends, or begins."""
+
+
+def moment(number: int, unit: str) -> datetime | None:
+    """The moment that a number of Parquet stands for, by Python alone; None where it is none of microseconds."""
+    micros, rest = divmod(number * 10**6, UNITS[unit])
+    try:
+        return None if rest else EPOCH + timedelta(microseconds=micros)
+    except OverflowError:
+        return None
+
+
+@st.composite
+def moments(draw: st.DrawFn) -> tuple[pa.Array, str]:
+    unit = draw(st.sampled_from(list(UNITS)))
+    near = [second * UNITS[unit] + shift for second in EDGES for shift in (-1000, -1, 0, 1, 1000)]
+    inside = [number for number in near if -(2**63) <= number < 2**63]
+    ends = [-(2**63), -(2**63) + 1, 2**63 - 1, 2**63 - 2, -(2**63) // 1000, 2**63 // 1000]
+    one = st.none() | st.sampled_from(inside + ends) | st.integers(-(2**63), 2**63 - 1)
+    numbers = draw(st.lists(one, min_size=1, max_size=8))
+    return pa.array(numbers, pa.timestamp(unit, draw(st.sampled_from([None, "UTC", "Europe/Berlin"])))), unit
+
+
+@given(moments(), st.booleans())
+@bounded(300)
+def test_any_moment_of_any_unit_is_taken_exactly_or_discarded(made, as_dictionary):
+    values, unit = made
+    numbers = values.cast(pa.int64()).to_pylist()
+    wanted = {line: moment(number, unit) for line, number in enumerate(numbers, 1) if number is not None}
+    if unit == "s":  # which Parquet has not: they are kept as milliseconds
+        wanted = {line: value for line, value in wanted.items() if abs(numbers[line - 1]) < 2**63 // 1000}
+        values = pa.array([number if line in wanted else None for line, number in enumerate(numbers, 1)], values.type)
+    done = column("timestamp", values.dictionary_encode() if as_dictionary else values)
+    assert {row["_line"]: row["a"] for row in done.valid if row["a"]} == {
+        line: value for line, value in wanted.items() if value
+    }
+    assert sorted(done.why) == [line for line, value in wanted.items() if not value]
+    assert all(row["a"] and "inf" not in row["a"] for row in done.discarded)
+
+
+@given(st.lists(st.none() | st.integers(-(2**31), 2**31 - 1) | st.sampled_from([-719_163, 2_932_897]), min_size=1))
+@bounded(100)
+def test_any_date_of_parquet_is_taken_exactly_or_discarded(days):
+    for kind in (pa.date32(), pa.date64()):
+        numbers = pa.array(days, pa.int32()) if kind == pa.date32() else pa.array(days, pa.int64())
+        values = (numbers if kind == pa.date32() else pa.compute.multiply(numbers, 86_400_000)).cast(kind)
+        done = column("date", values)
+        inside = {line: day for line, day in enumerate(days, 1) if day is not None and -719_162 <= day <= 2_932_896}
+        assert {row["_line"]: (row["a"] - date(1970, 1, 1)).days for row in done.valid if row["a"]} == inside
+        assert sorted(done.why) == [line for line, day in enumerate(days, 1) if day is not None and line not in inside]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *(pa.array([2**63 - 1, -(2**63), -(2**63) + 1], pa.timestamp(unit)) for unit in ("ms", "us")),
+        pa.array([2**63 // 1000, 253_402_300_800], pa.timestamp("s", "UTC")),
+        pa.array([2**31 - 1, -(2**31), -(2**31) + 1, 2_932_897], pa.int32()).cast(pa.date32()),
+    ],
+    ids=lambda values: str(values.type),
+)
+def test_what_is_in_no_year_of_the_calendar_is_no_text_either(values):
+    done = column("varchar(200)", values)
+    assert done.valid == []
+    assert done.why == {line: ["a is no varchar(200)"] for line in range(1, len(values) + 1)}
+    kept = pa.timestamp("ms", values.type.tz) if str(values.type).startswith("timestamp[s") else values.type
+    numbers = values.cast(kept).cast(pa.int32() if values.type == pa.date32() else pa.int64()).to_pylist()
+    told = f" as {kept}, which is in no year from 1 to 9999"
+    assert [row["a"] for row in done.discarded] == [f"{number}{told}" for number in numbers]
+
+
+def test_nanoseconds_are_shown_with_all_of_their_digits():
+    values = pa.array([1, -1, 1500, 10**9, -(2**63), 2**63 - 1], pa.timestamp("ns"))
+    done = column("text", values)
+    assert [row["a"] for row in done.valid] == [
+        *("1970-01-01 00:00:00.000000001", "1969-12-31 23:59:59.999999999", "1970-01-01 00:00:00.000001500"),
+        *("1970-01-01 00:00:01", "1677-09-21 00:12:43.145224192", "2262-04-11 23:47:16.854775807"),
+    ]
+
+
+def test_int96_holds_every_year_as_spark_writes_it():
+    wanted = [EPOCH, datetime(9999, 12, 31, 23, 59, 59, 999_999), datetime(1, 1, 1)]  # noqa: DTZ001
+    content = parquet({"a": pa.array(wanted, pa.timestamp("us"))}, use_deprecated_int96_timestamps=True)
+    assert [row["a"] for row in check(schema("a timestamp"), content, "a.parquet").valid] == wanted
+
+
+def test_a_moment_that_is_none_is_replaced_where_the_yaml_says_so():
+    values = pa.array([0, 2**63 - 1], pa.timestamp("ms"))
+    rules = [{"column": "a", "when": "invalid", "value": "processing_date"}]
+    done = check(schema("a timestamp"), parquet({"a": values}), "a.parquet", rules)
+    assert [row["a"] for row in done.valid] == [EPOCH, datetime(2026, 11, 20)]  # noqa: DTZ001
+    assert "9223372036854775807" in done.valid[1]["_raw"]
+
+
+FIXED = [
+    *(pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32(), pa.int64(), pa.uint64()),
+    *(pa.float16(), pa.float32(), pa.float64(), pa.date32(), pa.binary(3), pa.time32("s"), pa.time32("ms")),
+    *(pa.time64("us"), pa.time64("ns"), *(pa.duration(unit) for unit in UNITS)),
+    *(pa.timestamp(unit, zone) for unit in UNITS for zone in (None, "UTC", "Asia/Tokyo")),
+    *(pa.decimal32(9, 3), pa.decimal64(18, 9), pa.decimal128(38, 38), pa.decimal128(38, 0), pa.decimal128(1, 0)),
+    *(pa.decimal256(76, 0), pa.decimal256(76, 76), pa.decimal256(40, 3)),
+]
+KINDS = [
+    *("smallint", "bigint", "decimal(38,37)", "decimal(5,2)", "real", "double precision", "boolean", "date"),
+    *("timestamp", "timestamptz", "varchar(10)", "text"),
+]
+
+
+@st.composite
+def any_bits(draw: st.DrawFn) -> pa.Array:
+    """Values of any type of Arrow's of fixed width, made of bits that need not mean anything."""
+    kind = draw(st.sampled_from(FIXED))
+    width = kind.bit_width // 8
+    extreme = [b"\xff" * width, b"\0" * width, b"\xff" * (width - 1) + b"\x7f", b"\0" * (width - 1) + b"\x80"]
+    piece = st.sampled_from(extreme) | st.binary(min_size=width, max_size=width)
+    pieces = draw(st.lists(piece, min_size=1, max_size=6))
+    storage = pa.binary(width) if pa.types.is_fixed_size_binary(kind) else kind
+    return pa.Array.from_buffers(storage, len(pieces), [None, pa.py_buffer(b"".join(pieces))])
+
+
+@given(any_bits(), st.sampled_from(KINDS), st.booleans())
+@bounded(500)
+def test_no_value_of_any_type_of_parquet_ends_the_check(values, kind, cleans):
+    try:
+        content = parquet(pa.table({"a": values}))
+    except (pa.ArrowException, OSError):  # the writer itself takes it for none
+        return
+    rules = [{"column": "a", "when": "invalid", "value": "1"}] if cleans and kind in {"bigint", "text"} else []
+    try:
+        done = check(schema(f"a {kind}"), content, "a.parquet", rules)
+    except RefusedError:
+        return
+    assert done.lines == list(range(1, len(values) + 1))
+    assert all(row["a"] for row in done.discarded)
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -682,6 +894,15 @@ def test_a_parquet_column_that_is_no_single_value_refuses_the_file(values):
 )
 def test_parquet_columns_must_be_those_of_the_table(table, told):
     assert told in refusal(CUSTOMERS, parquet(table), "a.parquet")
+
+
+def test_an_unknown_column_of_parquet_is_no_matter_of_headers():
+    said = refusal(CUSTOMERS, parquet({"id": [1], "nom": ["Ada"]}), "a.parquet")
+    assert said.endswith(
+        "Write the file without it or under its right name, or drop a schema file that adds the column."
+    )
+    said = refusal(CUSTOMERS, parquet({"id": [1], "__index_level_0__": [0]}), "a.parquet")
+    assert said.endswith("the index that pandas writes beside the columns: write the file with index=False.")
 
 
 def test_parquet_columns_may_come_in_any_order_and_be_left_out():

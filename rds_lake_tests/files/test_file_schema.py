@@ -443,6 +443,17 @@ def test_everything_that_loses_nothing_may_change_at_once():
     assert evolve(held, wanted, "sales.t") == wanted
 
 
+def test_a_column_stays_personal_until_a_file_says_that_it_is_not():
+    held = read_schema(to_json(schema(column("id"), column("name", "text", personal=True))), "held.json")
+    plain = read_schema(b'[{"name": "id", "type": "bigint"}, {"name": "NAME", "type": "text"}]', "s.json")
+    kept = evolve(held, plain, "sales.t")
+    assert [item.personal for item in kept.columns] == [False, True]
+    again = evolve(read_schema(to_json(kept), "held.json"), plain, "sales.t")
+    assert again == kept
+    told = schema(column("id"), column("name", "text", personal=False))
+    assert [item.personal for item in evolve(held, told, "sales.t").columns] == [False, False]
+
+
 def test_a_schema_cannot_be_changed_in_place():
     found = schema("id")
     with pytest.raises(ValidationError):

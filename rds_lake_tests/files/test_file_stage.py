@@ -1,5 +1,7 @@
 """Staging: what lies in the bucket once a file has been checked. Only the bucket is a stand-in, a dictionary."""
 
+import csv
+import gzip
 import hashlib
 import io
 import json
@@ -11,6 +13,7 @@ from datetime import UTC, datetime
 from typing import IO, Any
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -68,9 +71,9 @@ def version(content: bytes, name: str = "a.csv") -> FileVersion:
 
 
 def staged(
-    engine: Any, text: str, schema: TableSchema = KEYED, limit: float = 1, name: str = "a.csv", **more: Any
+    engine: Any, text: str | bytes, schema: TableSchema = KEYED, limit: float = 1, name: str = "a.csv", **more: Any
 ) -> tuple[Staged, Bucket]:
-    content, bucket = text.encode(), Bucket()
+    content, bucket = text.encode() if isinstance(text, str) else text, Bucket()
     reading = Reading(schema, CsvOptions(), limit, **more)
     digest = hashlib.sha256(content).hexdigest()
     done = stage(engine, bucket, PLACE, version(content, name), io.BytesIO(content), digest, reading)  # type: ignore[arg-type]
@@ -162,10 +165,52 @@ def test_a_row_that_was_cleaned_and_is_repeated_keeps_its_old_values(engine):
     rules = (Cleaning(column="name", value="N/A"),)
     done, bucket = staged(engine, "id,name\n1,\n1,Ada\n2,\n", KEYED, cleaning=rules, outcome="cleaned")
     [repeated] = bucket.rows(done.discarded_key)
-    assert (repeated["name"], json.loads(repeated["_raw"])) == ("N/A", {"name": ""})
+    assert (repeated["name"], repeated["_raw"]) == ("", None)
     assert [row["_raw"] for row in bucket.rows(done.part)] == [None, '{"name":""}']
     assert done.part is not None
     assert done.part.startswith("cleaned/")
+
+
+WRITTEN = TableSchema.model_validate(
+    {
+        "columns": [
+            {"name": "id", "type": "integer"},
+            {"name": "day", "type": "date", "formats": ["%d/%m/%Y"]},
+            {"name": "pay", "type": "decimal(9,2)", "thousands": ","},
+            {"name": "is_new", "type": "boolean"},
+            {"name": "word", "type": "text"},
+        ],
+        "keys": ["id"],
+    }
+)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "packed"])
+@pytest.mark.parametrize("header", ["", "word,is_new,pay,day,id\n"])
+def test_rows_that_are_repeated_are_discarded_as_they_were_written(engine, pack, header):
+    first = ["007", "03/04/2026", "1,000.5", "yes", ' "a"\n']
+    lines = io.StringIO()
+    rows = [first, ["8", "", "", "", "x"], ["+7", "04/04/2026", " 1 ", "T", ""], ["7", "", "", "", "last"]]
+    csv.writer(lines, lineterminator="\n").writerows(row[::-1] if header else row for row in rows)
+    done, bucket = staged(engine, pack((header + lines.getvalue() + "bad\n").encode()), WRITTEN)
+    told = [
+        [row["_raw"]] if row["_raw"] else [row[name] for name in ("id", "day", "pay", "is_new", "word")]
+        for row in bucket.rows(done.discarded_key)
+    ]
+    assert told == [["bad"], first, ["+7", "04/04/2026", " 1 ", "T", ""]]
+    assert [row["word"] for row in bucket.rows(done.part)] == ["x", "last"]
+
+
+def test_rows_of_parquet_that_are_repeated_are_discarded_with_their_values(engine):
+    target = io.BytesIO()
+    moments = pa.array([0, 1500, 2], pa.timestamp("ns", "Europe/Berlin"))
+    pq.write_table(pa.table({"at": moments, "id": pa.array([1, 2, 2]).dictionary_encode()}), target)
+    columns = [{"name": "id", "type": "bigint"}, {"name": "at", "type": "text"}]
+    schema = TableSchema.model_validate({"columns": columns, "keys": ["id"]})
+    done, bucket = staged(engine, target.getvalue(), schema, name="a.parquet")
+    assert [(row["_line"], row["id"], row["at"], row["_reasons"]) for row in bucket.rows(done.discarded_key)] == [
+        (2, "2", "1970-01-01 00:00:00.000001500Z", [REPEATED])
+    ]
 
 
 def test_a_column_that_is_called_as_ours_is_no_harm_when_rows_are_moved(engine):
@@ -201,7 +246,8 @@ def test_the_share_that_may_be_discarded_is_exact(engine, bad, good, limit, take
     with pytest.raises(RefusedRowsError) as caught:
         staged(engine, text, limit=limit)
     assert f"{bad:,} of {bad + good:,} rows of a.csv do not fit" in str(caught.value)
-    assert f"{limit * 100:g}%" in str(caught.value)
+    why = f"more than the {limit * 100:g}% that may be discarded" if limit < 1 else "so there is none to load"
+    assert f"do not fit, {why}. The first: line 1" in str(caught.value)
     assert "The first: line 1: id is no integer" in str(caught.value)
     assert (caught.value.staged.rows, caught.value.staged.discarded) == (good, bad)
 

@@ -35,10 +35,10 @@ def records(content: bytes, name: str = "a.csv", **options: Any) -> list[Record 
 
 
 def rows(content: bytes, name: str = "a.csv", **options: Any) -> list[tuple[int, list[str]]]:
-    """Line and fields of each record; none of them may be broken."""
+    """Line and fields of each record; none of them may be broken. Empty lines are left out."""
     found = records(content, name, **options)
     assert not [item for item in found if isinstance(item, Broken)]
-    return [(item.line, item.fields) for item in found if isinstance(item, Record)]
+    return [(item.line, item.fields) for item in found if isinstance(item, Record) and item.fields]
 
 
 def refusal(content: bytes, name: str = "a.csv", **options: Any) -> str:
@@ -100,7 +100,7 @@ def written(draw: st.DrawFn) -> tuple[bytes, dict[str, Any], list[tuple[int, lis
         text += terminator * empty + delimiter.join(enclosed(field, delimiter, quote, always=always) for field in row)
         text += terminator
         expected.append((line + empty, row))
-        line += empty + 1 + sum(lines_of(field) for field in row)
+        line += empty + 1 + sum(lines_of(field) if terminator == "\r" else field.count("\n") for field in row)
     if draw(st.booleans()):
         text = text.removesuffix(terminator)
     mark = draw(st.sampled_from(["", "\ufeff"])) if encoding in {"utf-8", "utf-16-le", "utf-16-be"} else ""
@@ -163,8 +163,50 @@ def test_blanks_quotes_in_the_middle_and_empty_fields_are_kept():
     assert rows(b'"a""b","""","",\n') == [(1, ['a"b', '"', "", ""])]
 
 
-def test_a_column_alone_may_have_an_empty_value_in_quotes_but_no_empty_line():
-    assert rows(b'a\n\n""\r\n\r\n \nb') == [(1, ["a"]), (3, [""]), (5, [" "]), (6, ["b"])]
+def test_an_empty_line_has_no_fields_and_an_empty_value_in_quotes_is_one():
+    found = records(b'a\n\n""\r\n\r\n \nb')
+    assert [(item.line, item.fields) for item in found if isinstance(item, Record)] == [
+        *((1, ["a"]), (2, []), (3, [""]), (4, []), (5, [" "]), (6, ["b"]))
+    ]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_carriage_return_alone_ends_no_record_of_a_file_with_other_line_ends(end):
+    text = end.join(["1,x\ry", '2,"x\ry"', "\r3,x", '4,"a\r', 'b",c', "5,x", ""])
+    found = records(text.encode())
+    assert [(item.line, item.fields if isinstance(item, Record) else item.reason) for item in found] == [
+        (1, "has a carriage return (CR) outside of quotes"),
+        (2, ["2", "x\ry"]),
+        (3, "has a carriage return (CR) outside of quotes"),
+        (4, ["4", f"a\r{end}b", "c"]),
+        (6, ["5", "x"]),
+    ]
+    assert found[0].raw == "1,x\ry"
+    assert found[2].raw == "\r3,x"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'a,"b\nc"\r1,2\r',
+        '\ufeff"b\n",a\r1,2\r',
+        '"a","b ""\n"" c"\r1,2\r',
+        "a,b\r1,2",
+        f'"{"x" * 70_000}\n","{"y" * 70_000}"\r1,2\r',
+    ],
+)
+def test_where_only_carriage_returns_end_lines_they_do_though_values_have_others(text):
+    assert rows(text.encode())[1][1] == ["1", "2"]
+
+
+def test_a_file_of_one_line_may_end_with_anything():
+    for end in ("", "\n", "\r", "\r\n"):
+        assert rows(f"a,b{end}".encode()) == [(1, ["a", "b"])]
+        assert rows(f'a,"b\r"{end}'.encode()) == [(1, ["a", "b\r"])]
+
+
+def test_a_carriage_return_before_a_quote_leaves_it_open_where_records_end():
+    assert "makes it impossible to tell where the record ends" in refusal(b'1,x\r2,"a\nb,c"\n3,d\n')
 
 
 def test_only_line_breaks_break_lines():
@@ -321,8 +363,9 @@ def test_what_is_no_text_is_refused_and_told_what_it_is(content, told):
     "content",
     [b"\n", b"\r\n\r\n\n\n\r\r", codecs.BOM_UTF8, codecs.BOM_UTF8 + b"\n", gzip.compress(b""), gzip.compress(b"\n\n")],
 )
-def test_empty_lines_are_no_records(content):
-    assert records(content) == []
+def test_empty_lines_have_no_fields(content):
+    assert rows(content) == []
+    assert all(item.raw == "" for item in records(content))
 
 
 def test_nul_bytes_far_behind_are_values_like_any_other():

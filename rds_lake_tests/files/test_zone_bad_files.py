@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -23,8 +24,11 @@ from dropping import Drops
 from rooms import PACKAGE
 
 from rds_lake.audit_log.record import Record
+from rds_lake.errors import TransientError
+from rds_lake.files.check import Checked, Checker
 from rds_lake.files.keeper import Keeper
 from rds_lake.files.machine import ATTEMPTS
+from rds_lake.files.read import Texts
 from rds_lake.files.version import FileVersion
 from rds_lake.files.work import Result, Work
 
@@ -215,7 +219,10 @@ FILES: dict[str, tuple[str | bytes, str]] = {
     ),
     "more.parquet": (
         parquet({"id": [1], "x": [2]}),
-        f"more.parquet names the column 'x', which the table does not have (it has id, name). {HEADER}",
+        (
+            "more.parquet names the column 'x', which the table does not have (it has id, name). "
+            "Write the file without it or under its right name, or drop a schema file that adds the column."
+        ),
     ),
     "none.parquet": (
         parquet({"id": pa.array([], pa.int64())}),
@@ -522,7 +529,8 @@ def test_the_share_of_rows_that_may_be_discarded_is_exact(rooms, limit, rows, ba
     assert record.rows_loaded == (rows - bad if is_taken else 0)
     assert len(drops.rows("things", "id")) == record.rows_loaded
     if not is_taken:
-        assert f"more than the {100 * limit:g}% that may be discarded" in record.error
+        told = f"more than the {100 * limit:g}% that may be discarded" if limit < 1 else "so there is none to load"
+        assert told in record.error
     drops.check_accounts("things")
 
 
@@ -587,6 +595,84 @@ def test_a_file_that_takes_its_worker_down_each_time_is_given_up_and_takes_no_ot
     )
     assert drops.original(record) == b"3\n"
     drops.check_accounts("things")
+
+
+def test_a_timestamp_of_parquet_in_no_year_discards_its_row_and_stops_no_other_file(rooms):
+    drops = Drops.zone(rooms.environ, discard_limit=0.9)
+    drops.schema("things", "v timestamp")
+    drops.run()
+    values = pa.array([0, 1_767_225_600_000_000_000], pa.timestamp("ms"))  # nanoseconds
+    bad = drops.drop("append", "things", "bad.parquet", parquet({"v": values}))
+    good = drops.drop("append", "things", "good.csv", "v\n2026-01-01\n")
+    drops.run()
+    record = drops.record(bad)
+    assert record.status == drops.record(good).status == "completed"
+    assert record.error == "1 of 2 rows were discarded; the first: line 2: v is no timestamp"
+    [discarded] = drops.discarded(record)
+    assert discarded["v"] == "1767225600000000000 as timestamp[ms], which is in no year from 1 to 9999"
+    drops.check_accounts("things")
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Let the check of files with the text `poison` fail."""
+    check = Checker.check
+
+    def fail(self: Checker, texts: Texts) -> Checked:
+        if any("poison" in row.values() for row in texts.rows.to_pylist()):
+            raise error
+        return check(self, texts)
+
+    monkeypatch.setattr(Checker, "check", fail)
+
+
+def test_a_defect_that_one_file_brings_to_light_stops_no_other(rooms, monkeypatch):
+    drops = Drops.zone(rooms.environ)
+    drops.schema("things", "name varchar(20)")
+    drops.run()
+    failing(monkeypatch, duckdb.ConversionException("Could not convert string 'poison' to INT32"))
+    one, bad, two = (drops.drop("append", "things", f"{text}.csv", text) for text in ("one", "poison", "two"))
+    drops.run()
+    record = drops.record(bad)
+    assert (record.status, record.rows_loaded, record.attempts) == ("failed", 0, 1)
+    assert record.error == (
+        f"{bad.url}: ConversionException while it was checked, which is a defect of rds_lake. "
+        "Report it, with 'trace' of this file's report. Other files are not held up."
+    )
+    report = drops.report(record)
+    assert report["result"]["details"]["trace"][0].startswith("work.py:")
+    assert report["result"]["details"]["trace"][-1].endswith(" fail")
+    assert "string 'poison'" not in json.dumps(report)
+    assert [drops.record(version).status for version in (one, two)] == ["completed"] * 2
+    drops.check_accounts("things")
+
+
+@pytest.mark.parametrize("error", [duckdb.OutOfMemoryException("full"), duckdb.IOException("full")])
+def test_a_file_for_which_the_engine_has_no_room_waits_and_the_others_go_on(rooms, monkeypatch, error):
+    drops = Drops.zone(rooms.environ)
+    drops.schema("things", "name varchar(20)")
+    drops.run()
+    failing(monkeypatch, error)
+    bad, fine = (drops.drop("append", "things", f"{text}.csv", text) for text in ("poison", "one"))
+    with pytest.raises(TransientError, match=r"poison\.csv could not be checked: the engine's memory"):
+        drops.run()
+    assert (drops.record(bad).status, drops.record(fine).status) == ("processing", "completed")
+    monkeypatch.undo()
+    drops.expire(bad)
+    drops.run()
+    assert drops.rows("things", "name") == [("one",), ("poison",)]
+    drops.check_accounts("things")
+
+
+@pytest.mark.parametrize("error", [MemoryError("full"), OSError("too many open files")])
+def test_what_is_the_machines_own_trouble_ends_the_run(rooms, monkeypatch, error):
+    drops = Drops.zone(rooms.environ)
+    drops.schema("things", "name varchar(20)")
+    drops.run()
+    failing(monkeypatch, error)
+    bad = drops.drop("append", "things", "a.csv", "poison")
+    with pytest.raises(type(error)):
+        drops.run()
+    assert drops.record(bad).status == "processing"
 
 
 def test_schemas_may_name_columns_as_they_like_and_reserved_words_are_noted(rooms):

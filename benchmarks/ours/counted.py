@@ -21,8 +21,9 @@ _send = URLLib3Session.send
 
 
 def _counting_send(session: URLLib3Session, request: AWSRequest | AWSPreparedRequest) -> AWSResponse:
-    target = request.headers.get("X-Amz-Target")  # what Glue is asked; S3 has none. Retries count as well.
-    CALLS["Glue" if target else f"S3 {request.method}"] += 1
+    target = request.headers.get("X-Amz-Target")  # S3 has none. Retries count as well.
+    service = "Glue" if str(target).startswith("AWSGlue") else "calls to DynamoDB and SQS"
+    CALLS[service if target else f"S3 {request.method}"] += 1
     return _send(session, request)
 
 
@@ -63,8 +64,8 @@ class _Counted:
         self._writer.close()
 
 
-def main() -> None:
-    """Run the command."""
+def count_calls() -> None:
+    """Have all calls to AWS be counted from now on."""
     for name, method in {"get": "GET", "get_range": "GET", "put": "PUT", "head": "HEAD", "copy": "PUT"}.items():
         _count(name, method)
     _count("list", "GET")  # a page; of more than a thousand objects there are more
@@ -73,6 +74,11 @@ def main() -> None:
     obstore.open_writer = lambda *words, **more: _Counted(open_writer(*words, **more))  # type: ignore[assignment]
     _count("delete", "POST")
     URLLib3Session.send = _counting_send  # type: ignore[method-assign, assignment]
+
+
+def main() -> None:
+    """Run the command."""
+    count_calls()
     file = Path(sys.argv.pop(1))
     try:
         cli.main()

@@ -22,6 +22,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes are numbered, not shown: packed ones hold the moment, and all processes have to collect the same tests."""
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say at the end what tests came to; the processes that run them have no terminal."""
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]

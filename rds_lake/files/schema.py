@@ -274,8 +274,3 @@ def _loss(column: FileColumn, wanted: FileColumn | None, *, may_be_null: bool) -
     if column.declared.name != wanted.declared.name and not holds(wanted.declared.name, column.declared.name):
         return f"{column.name} is {column.type}, and {wanted.type} does not hold all of its values"
     return None
-
-
-def to_json(schema: TableSchema) -> bytes:
-    """A schema as it is stored, and as a file may declare it."""
-    return schema.model_dump_json(indent=1).encode()

@@ -24,7 +24,6 @@ from rds_lake.files.schema import (
     TableSchema,
     evolve,
     read_schema,
-    to_json,
 )
 from rds_lake.files.types import DeclaredType, judge
 
@@ -41,6 +40,11 @@ def schema(*columns: dict[str, Any] | str, **more: Any) -> TableSchema:
     return TableSchema.model_validate(
         {"columns": [column(item) if isinstance(item, str) else item for item in columns], **more}
     )
+
+
+def as_stored(schema: TableSchema) -> TableSchema:
+    """A schema that has been written and read again."""
+    return read_schema(schema.model_dump_json().encode(), "again.json")
 
 
 def read(value: object) -> TableSchema:
@@ -76,7 +80,7 @@ def test_a_schema_file_says_columns_keys_and_what_may_be_done():
     assert [item.type for item in found.columns] == ["bigint", "date", "decimal(12,2)"]
     assert (found.keys, found.required, found.allowed_operations) == (("id",), {"id"}, ("append",))
     assert found.columns[1].formats == ("%d/%m/%Y",)
-    assert read_schema(to_json(found), "again.json") == found
+    assert as_stored(found) == found
 
 
 def test_a_list_is_a_schema_of_these_columns():
@@ -254,7 +258,7 @@ def test_any_json_is_a_schema_or_refused(value):
         found = read(value)
     except RefusedError:
         return
-    assert read_schema(to_json(found), "again.json") == found
+    assert as_stored(found) == found
 
 
 @given(st.binary(max_size=60))
@@ -444,11 +448,11 @@ def test_everything_that_loses_nothing_may_change_at_once():
 
 
 def test_a_column_stays_personal_until_a_file_says_that_it_is_not():
-    held = read_schema(to_json(schema(column("id"), column("name", "text", personal=True))), "held.json")
+    held = as_stored(schema(column("id"), column("name", "text", personal=True)))
     plain = read_schema(b'[{"name": "id", "type": "bigint"}, {"name": "NAME", "type": "text"}]', "s.json")
     kept = evolve(held, plain, "sales.t")
     assert [item.personal for item in kept.columns] == [False, True]
-    again = evolve(read_schema(to_json(kept), "held.json"), plain, "sales.t")
+    again = evolve(as_stored(kept), plain, "sales.t")
     assert again == kept
     told = schema(column("id"), column("name", "text", personal=False))
     assert [item.personal for item in evolve(held, told, "sales.t").columns] == [False, False]

@@ -18,6 +18,7 @@ import pymysql
 import pytest
 from hypothesis import HealthCheck, settings
 
+from rds_lake.errors import PermanentError
 from rds_lake.extract.source import Source
 from rds_lake.extract.types import Column, arrow_schema
 from rds_lake.lake.batch import BatchWriter, new_batch_id
@@ -31,7 +32,7 @@ from rds_lake.quality.split import DISCARDED_FIELDS
 from rds_lake.settings import parse_database_url
 from rds_lake.spec import Stage, TableSpec
 from rds_lake.sql import quote
-from rds_lake.warehouse.connection import Warehouse
+from rds_lake.warehouse.connection import Session, Warehouse
 
 FENCE = datetime(2030, 1, 1, tzinfo=UTC).isoformat()
 
@@ -269,6 +270,20 @@ def mysql_table(rooms: Rooms) -> Iterator[Callable[..., str]]:
 
 def _backticks(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
+
+
+def enlarging_no_text(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Have the warehouse enlarge no text in place, as Redshift does for some encodings; what it is told meanwhile."""
+    original, seen = Session.execute, []
+
+    def execute(self: Session, text: str, parameters: tuple[Any, ...] = ()) -> Any:
+        seen.append(text)
+        if " TYPE VARCHAR" in text:
+            raise PermanentError("cannot alter column: it is encoded as bytedict.", "None.")
+        return original(self, text, parameters)
+
+    monkeypatch.setattr(Session, "execute", execute)
+    return seen
 
 
 def refit(manifest: Manifest, **changes: Any) -> Manifest:

@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pipeline import STAGES, VALID, World, failures, order_rows
-from rooms import Rooms, as_committed, bounded, daily, mysql_table, rooms, table_spec
+from rooms import Rooms, as_committed, bounded, daily, enlarging_no_text, mysql_table, rooms, table_spec
 
 from rds_lake.errors import PermanentError, SpecError, TransientError
 from rds_lake.extract.snapshot import open_snapshot
@@ -746,8 +746,8 @@ def test_a_load_that_dies_before_any_statement_of_a_migration_leaves_a_right_tab
     made.assert_in_step(made.source())
 
 
-def settled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows without the wider columns that were to take the places of others: the next load removes them."""
+def settled(rows: Rows) -> Rows:
+    """Rows without wider columns that were to take the places of others: the load that comes through removes them."""
     return [{name: value for name, value in row.items() if not name.startswith(WIDE)} for row in rows]
 
 
@@ -775,16 +775,8 @@ def test_a_text_that_cannot_be_enlarged_in_place_is_exchanged(chain, monkeypatch
     made.rooms.ask(
         f'ALTER TABLE public.{made.spec.table} DROP CONSTRAINT "v: too large for its type"'
     )  # the stand-in's
-    original, seen = Session.execute, []
-
-    def execute(self: Session, text: str, parameters: Any = ()) -> Any:
-        seen.append(text)
-        if " TYPE VARCHAR" in text:
-            raise PermanentError("cannot alter column: it is encoded as bytedict.", "None.")
-        return original(self, text, parameters)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "execute", execute)
+        seen = enlarging_no_text(patch)
         made.sync()
     assert any(text.startswith("UPDATE") and "CAST" in text for text in seen)
     assert made.types()["v"] == "character varying(396)"

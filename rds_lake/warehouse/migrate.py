@@ -13,6 +13,7 @@ table that is only added to is locked for a moment, not for the time of a COPY. 
 seen by looking again.
 """
 
+import re
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ _SIZED = {"character varying": "VARCHAR", "binary varying": "VARBYTE", "varbyte"
 
 WIDE, NARROW = "rds_lake_wide_", "rds_lake_narrow_"
 """What columns are called for a moment: a wider one before it takes a column's place, and that column afterwards."""
+
+_WIDE = re.compile(f"{WIDE}[0-9a-f]{{8}}")
 
 EXCHANGES = 5
 """How often columns are exchanged anew because another session was faster."""
@@ -295,11 +298,11 @@ def carry_out(
         with session.transaction():
             session.execute(target.lock())
             held = look()
-            lacking = judge(held)
-            wide = {name: f"{WIDE}{secrets.token_hex(4)}" for name, _ in (*lacking.enlarge, *lacking.exchange)}
-            for left in [column.name for column in held if column.name.startswith(WIDE)]:  # of somebody who died
+            lacks = judge(held)
+            wide = {name: f"{WIDE}{secrets.token_hex(4)}" for name, _ in (*lacks.enlarge, *lacks.exchange)}
+            for left in [column.name for column in held if _WIDE.fullmatch(column.name)]:  # of somebody who died
                 session.execute(f"ALTER TABLE {target.name} DROP COLUMN {quote(left)}")
-            for text in statements_beside(target, lacking, wide):
+            for text in statements_beside(target, lacks, wide):
                 session.execute(text)
         if not wide or _exchange(session, target, wide, look, judge):
             return
@@ -317,11 +320,11 @@ def _exchange(
     with session.transaction():
         session.execute(target.lock())
         held = look()
-        lacking = judge(held)
-        wanted = {name for name, _ in (*lacking.enlarge, *lacking.exchange)}
+        lacks = judge(held)
+        wanted = {name for name, _ in (*lacks.enlarge, *lacks.exchange)}
         if wanted != set(wide) or not set(wide.values()) <= {column.name for column in held}:
             return False
-        for text in statements_instead(target, lacking, wide):
+        for text in statements_instead(target, lacks, wide):
             session.execute(text)
     return True
 

@@ -96,11 +96,11 @@ def receiver_assets(spec: ReceiverSpec) -> dg.AssetsDefinition:
         can_subset=True,  # a run has no result for a check of a table that it had no file for
     )
     def handle_files(context: AssetExecutionContext, config: FilesConfig, files: FilesResource) -> Iterator[Any]:
-        log = files.audit_log()
-        receiver = files.receiver(spec, context.log.info)
-        handled = list(_handled_before(context, log, receiver))
         trouble: RdsLakeError | None = None
         with failures():
+            log = files.audit_log()
+            receiver = files.receiver(spec, context.log.info)
+            handled = list(_handled_before(context, log, receiver))
             claimed = [claim_of(text) for text in config.claimed] or claim_waiting(receiver, log)
             context.log.info(f"{len(claimed):,} files")
             # A step that was not asked for its files by name has to find them again when it is tried again.

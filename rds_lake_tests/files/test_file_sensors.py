@@ -4,9 +4,10 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain, repeat
 from typing import Any
 
 import dagster as dg
@@ -27,7 +28,7 @@ from rds_lake.file_sensors import FILES_OF_A_RUN, queue_name
 from rds_lake.files import events, listing
 from rds_lake.files import feed as feed_module
 from rds_lake.files.listing import Cursor
-from rds_lake.files.machine import new_record
+from rds_lake.files.machine import new_record, reported
 from rds_lake.files.spec import DropZoneSpec
 from rds_lake.files.version import FileVersion, Place
 from rds_lake.receiving import Receive, Received, set_up
@@ -701,6 +702,18 @@ def test_a_step_that_is_tried_again_handles_its_files(
     drops.check_accounts("t")
 
 
+def away_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that speaks to S3, which is away the first time."""
+    answers = chain([TransientError("S3 is away.", "Try again.")], repeat(None))
+
+    def once(*given: Any) -> Any:
+        if error := next(answers):
+            raise error
+        return function(*given)
+
+    return once
+
+
 @pytest.mark.parametrize("failures", [1, 99])
 @pytest.mark.parametrize("asked", [True, False])
 def test_the_checks_are_of_all_files_of_a_run_however_often_its_step_is_tried(
@@ -716,6 +729,7 @@ def test_the_checks_are_of_all_files_of_a_run_however_often_its_step_is_tried(
 
     monkeypatch.setattr("rds_lake.assets.common.RETRY_SECONDS", 0.1)
     monkeypatch.setattr(feed_module, "put", away)
+    monkeypatch.setattr("rds_lake.assets.files.reported", away_once(reported))
     drops.source("refused.csv", "id,name\n1\n")
     drops.later()
     drops.source("good.csv", "id,name,day\n1,a,2026-01-01\n")

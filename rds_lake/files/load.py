@@ -9,6 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -37,6 +38,7 @@ from rds_lake.files.store import FileStore
 from rds_lake.pauses import pause
 from rds_lake.warehouse.connection import CollisionError, Session, Warehouse
 from rds_lake.warehouse.migrate import (
+    Examined,
     Held,
     Migration,
     any_kind_of,
@@ -148,12 +150,12 @@ def load_files(
 
 def _attempt(warehouse: Warehouse, store: FileStore, target: FileTarget, staged: Sequence[Staged]) -> LoadedFiles:
     with warehouse.connect() as session:
-        prepare(session, target)
-        session.execute(limit_wait(LOCK_SECONDS))
-        with session.transaction():
-            _lock(session, target)
-            ids = [file.file_id for file in staged]
-            done = {entry.file_id: entry for entry in _entries(session, entries_of, target, ids)}
+        _make(session, target.setup_ledger())
+        # What is in is in, whatever has become of the table since then; what is not needs one that is fit for it.
+        if len(_known(session, target, staged)) < len(staged):
+            _prepare(session, target)
+        with _turn(session, target):
+            done = _known(session, target, staged)
             new = [file for file in staged if file.file_id not in done]
             plan = _bring_in(session, store, target, new, warehouse.iam_role)
             _record(session, store, target, new, plan)
@@ -167,12 +169,25 @@ def _attempt(warehouse: Warehouse, store: FileStore, target: FileTarget, staged:
         return LoadedFiles(rows, frozenset(superseded), repeated, plan.revived, again, tuple(session.statements))
 
 
-def _lock(session: Session, target: FileTarget) -> None:
-    """Wait for other loads of the table, for some time.
+def _known(session: Session, target: FileTarget, staged: Sequence[Staged]) -> dict[str, Entry]:
+    """What the ledger has of some files."""
+    return {entry.file_id: entry for entry in _entries(session, entries_of, target, [file.file_id for file in staged])}
+
+
+@contextmanager
+def _turn(session: Session, target: FileTarget) -> Iterator[None]:
+    """A transaction that waits for other loads of the table, for some time, and keeps them out.
 
     Raises:
         LockedError: they have not come to their end.
     """
+    session.execute(limit_wait(LOCK_SECONDS))
+    with session.transaction():
+        _lock(session, target)
+        yield
+
+
+def _lock(session: Session, target: FileTarget) -> None:
     start = time.monotonic()
     try:
         session.execute(target.lock())
@@ -281,6 +296,7 @@ def _staged_before(store: FileStore, manifest: str) -> Staged:
 def is_loaded(warehouse: Warehouse, target: FileTarget, file_id: str) -> bool:
     """Whether the ledger has a file, which it has in the transaction that its rows came in with."""
     with warehouse.connect() as session:
+        _make(session, target.setup_ledger())
         return any(_entries(session, entries_of, target, [file_id]))
 
 
@@ -332,7 +348,7 @@ def _record(session: Session, store: FileStore, target: FileTarget, new: Sequenc
 # --- the table -------------------------------------------------------------------------------------------------------
 
 
-def prepare(session: Session, target: FileTarget, *, adopt: bool = True) -> None:
+def prepare(session: Session, target: FileTarget, *, adopt: bool) -> None:
     """Make the table, or make it fit for all of the target's columns; only ever wider.
 
     Args:
@@ -343,23 +359,34 @@ def prepare(session: Session, target: FileTarget, *, adopt: bool = True) -> None
     Raises:
         RefusedError: the table is somebody else's, needs values that no file has, or has a column with a type that does
             not take the values. Its rows and columns are as they were.
+        TransientError: another load of it does not come to its end.
     """
+    _make(session, target.setup_ledger())
+    _prepare(session, target, adopt=adopt)
+
+
+def _prepare(session: Session, target: FileTarget, *, adopt: bool = True) -> None:
     _refuse_pipelines(session, target)
-    for statement in target.setup():
+    _make(session, target.setup())
+    if not adopt:
+        _refuse_strangers(session, target)
+
+    def examine() -> Examined:
+        held = read_columns(session, target.schema, target.table, any_kind_of)
+        return held, _lacking(target, held)
+
+    _, migration = examine()
+    if not migration.nothing:
+        carry_out(session, target, migration, examine, partial(_turn, session, target))
+
+
+def _make(session: Session, statements: Iterable[str]) -> None:
+    """Make what is not there; another session may be doing the same."""
+    for statement in statements:
         try:
             session.execute(statement)
         except CollisionError:
             session.execute(statement)  # now it exists
-    if not adopt:
-        _refuse_strangers(session, target)
-
-    def look() -> list[Held]:
-        return read_columns(session, target.schema, target.table, any_kind_of)
-
-    judge = partial(_lacking, target)
-    migration = judge(look())
-    if not migration.nothing:
-        carry_out(session, target, migration, look, judge)
 
 
 def _refuse_pipelines(session: Session, target: FileTarget) -> None:

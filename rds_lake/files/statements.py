@@ -86,14 +86,19 @@ class FileTarget:
         """The temporary table that COPY fills."""
         return quote("incoming_file")
 
-    def setup(self) -> list[str]:
-        """What makes schema, ledger, lock table and target exist; each commits by itself, before the load."""
+    def setup_ledger(self) -> list[str]:
+        """What makes the ledger and the lock table exist; each commits by itself, before the load."""
         ledger = ", ".join(f"{name} {kind}" for name, kind in FILE_LEDGER_COLUMNS)
         return [
             f"CREATE SCHEMA IF NOT EXISTS {INTERNAL_SCHEMA}",
-            f"CREATE SCHEMA IF NOT EXISTS {quote(self.schema)}",
             f"CREATE TABLE IF NOT EXISTS {FILE_LEDGER} ({ledger})",
             f"CREATE TABLE IF NOT EXISTS {self.lock_table} (holder SMALLINT)",
+        ]
+
+    def setup(self) -> list[str]:
+        """What makes schema and target exist, likewise."""
+        return [
+            f"CREATE SCHEMA IF NOT EXISTS {quote(self.schema)}",
             f"CREATE TABLE IF NOT EXISTS {self.name} ({_definitions(self.columns)})",
         ]
 

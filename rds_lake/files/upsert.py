@@ -245,9 +245,9 @@ def put(database: Database, store: FileStore, table: FeedTable, staged: Staged) 
 
 def _attempt(database: Database, store: FileStore, table: FeedTable, staged: Staged, part: IO[bytes]) -> Done:
     with database.connect() as session:
+        if (known := _loaded(session, table, staged.file_id)) is not None:  # whatever has become of the table since
+            return Done(known, is_new=False)
         _prepare(session, table)
-        if known := session.execute(table.loaded(), (table.place, staged.file_id)):
-            return Done(known[0][0], is_new=False)
         _fetch(store, staged, part)  # before the transaction, which has to wait for nobody but PostgreSQL
         with session.transaction():
             session.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
@@ -272,9 +272,15 @@ def _attempt(database: Database, store: FileStore, table: FeedTable, staged: Sta
 def is_loaded(database: Database, table: FeedTable, file_id: str) -> bool:
     """Whether the ledger has a file, which it has in the transaction that its rows came in with."""
     with database.connect() as session:
-        if not session.execute(table.present(), tuple(LEDGER.split("."))):
-            return False
-        return bool(session.execute(table.loaded(), (table.place, file_id)))
+        return _loaded(session, table, file_id) is not None
+
+
+def _loaded(session: Session, table: FeedTable, file_id: str) -> int | None:
+    """How many rows of a file were put in, None when it is not in the ledger, which need not be there."""
+    if not session.execute(table.present(), tuple(LEDGER.split("."))):
+        return None
+    found = session.execute(table.loaded(), (table.place, file_id))
+    return found[0][0] if found else None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ seen by looking again.
 
 import re
 import secrets
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,13 +60,6 @@ class Named(Protocol):
         """Its name with its schema, quoted."""
 
 
-class Lockable(Named, Protocol):
-    """A table of the warehouse that loads lock."""
-
-    def lock(self) -> str:
-        """The statement that waits for other loads of it."""
-
-
 @dataclass(frozen=True)
 class Held:
     """A column that a table of the warehouse has.
@@ -99,6 +93,10 @@ class Migration:
     def nothing(self) -> bool:
         """Whether the table is as it has to be."""
         return not (self.add or self.enlarge or self.exchange)
+
+
+Examined = tuple[Sequence[Held], Migration]
+"""The columns that a table has, and what it lacks."""
 
 
 def compare(target: Target, held: Sequence[Held], batches: Iterable[Sequence[Column]]) -> Migration:
@@ -210,7 +208,7 @@ def statements_beside(target: Named, migration: Migration, wide: Mapping[str, st
 
 
 def statements_instead(target: Named, migration: Migration, wide: Mapping[str, str]) -> list[str]:
-    """What belongs in the next transaction: what came in meanwhile is filled in, and the names are exchanged.
+    """What belongs in the next transaction: what came in or was changed meanwhile is filled in, the names exchanged.
 
     Args:
         target: the table.
@@ -220,14 +218,23 @@ def statements_instead(target: Named, migration: Migration, wide: Mapping[str, s
     texts = []
     for name, kind in (*migration.enlarge, *migration.exchange):
         new, old = quote(wide[name]), quote(wide[name].replace(WIDE, NARROW))
-        missing = f"{new} IS NULL AND {quote(name)} IS NOT NULL"
+        value = f"CAST({quote(name)} AS {kind})"
         texts += [
-            f"UPDATE {target.name} SET {new} = CAST({quote(name)} AS {kind}) WHERE {missing}",
+            f"UPDATE {target.name} SET {new} = {value} WHERE {_differ(new, value, kind)}",
             f"ALTER TABLE {target.name} RENAME COLUMN {quote(name)} TO {old}",
             f"ALTER TABLE {target.name} RENAME COLUMN {new} TO {quote(name)}",
             f"ALTER TABLE {target.name} DROP COLUMN {old}",
         ]
     return texts
+
+
+def _differ(one: str, other: str, kind: str) -> str:
+    """SQL of whether two values are not the same; Redshift compares texts without the blanks at their ends."""
+    unequal = f"{one} <> {other}"
+    if kind.startswith("VARCHAR"):
+        unequal += f" OR OCTET_LENGTH({one}) <> OCTET_LENGTH({other})"
+    one_is_null = f"({one} IS NULL AND {other} IS NOT NULL)"
+    return f"{unequal} OR {one_is_null} OR ({one} IS NOT NULL AND {other} IS NULL)"
 
 
 # --- doing it --------------------------------------------------------------------------------------------------------
@@ -259,15 +266,23 @@ def prepare_target(
         SpecError: it cannot be done; nothing was changed.
     """
     kinds = list(dict.fromkeys(columns for _, columns in staged))
-    held = read_held(session, target)
-    migration = compare(target, held, kinds)
+
+    def examine() -> Examined:
+        held = read_held(session, target)
+        return held, compare(target, held, kinds)
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        with session.transaction():
+            session.execute(target.lock())
+            yield
+
+    held, migration = examine()
     if migration.nothing:
         return ()
     if migration.add:
         _check_ours(session, target, held, migration, staged)
-    carry_out(
-        session, target, migration, lambda: read_held(session, target), lambda found: compare(target, found, kinds)
-    )
+    carry_out(session, target, migration, examine, turn)
     return (
         *(f"added {name} {kind}" for name, kind in migration.add),
         *(f"enlarged {name} to {kind}" for name, kind in (*migration.enlarge, *migration.exchange)),
@@ -276,10 +291,10 @@ def prepare_target(
 
 def carry_out(
     session: Session,
-    target: Lockable,
+    target: Named,
     migration: Migration,
-    look: Callable[[], Sequence[Held]],
-    judge: Callable[[Sequence[Held]], Migration],
+    examine: Callable[[], Examined],
+    turn: Callable[[], AbstractContextManager[None]],
 ) -> None:
     """Do to a table what it lacks, by the least that will do; others may be doing the same.
 
@@ -287,45 +302,36 @@ def carry_out(
         session: a session outside a transaction.
         target: the table.
         migration: what it lacked when it was looked at.
-        look: the columns that it has now.
-        judge: what a table with such columns lacks.
+        examine: looks at the columns that it has now, and what it lacks.
+        turn: a transaction that waits for other loads of the table, and keeps them out.
     """
     for text in statements_alone(target, migration):
         _tolerantly(session, text)
-    if judge(look()).nothing:
+    if examine()[1].nothing:
         return
     for _ in range(EXCHANGES):
-        with session.transaction():
-            session.execute(target.lock())
-            held = look()
-            lacks = judge(held)
+        with turn():
+            held, lacks = examine()
             wide = {name: f"{WIDE}{secrets.token_hex(4)}" for name, _ in (*lacks.enlarge, *lacks.exchange)}
             for left in [column.name for column in held if _WIDE.fullmatch(column.name)]:  # of somebody who died
                 session.execute(f"ALTER TABLE {target.name} DROP COLUMN {quote(left)}")
             for text in statements_beside(target, lacks, wide):
                 session.execute(text)
-        if not wide or _exchange(session, target, wide, look, judge):
+        if not wide:
             return
+        with turn():
+            if _exchange(session, target, wide, *examine()):
+                return
     raise TransientError(f"Others are changing the columns of {target.name}, too.", "Try again.")
 
 
-def _exchange(
-    session: Session,
-    target: Lockable,
-    wide: Mapping[str, str],
-    look: Callable[[], Sequence[Held]],
-    judge: Callable[[Sequence[Held]], Migration],
-) -> bool:
+def _exchange(session: Session, target: Named, wide: Mapping[str, str], held: Sequence[Held], lacks: Migration) -> bool:
     """Have wider columns take the places of others; False if another session has removed one or done it by itself."""
-    with session.transaction():
-        session.execute(target.lock())
-        held = look()
-        lacks = judge(held)
-        wanted = {name for name, _ in (*lacks.enlarge, *lacks.exchange)}
-        if wanted != set(wide) or not set(wide.values()) <= {column.name for column in held}:
-            return False
-        for text in statements_instead(target, lacks, wide):
-            session.execute(text)
+    wanted = {name for name, _ in (*lacks.enlarge, *lacks.exchange)}
+    if wanted != set(wide) or not set(wide.values()) <= {column.name for column in held}:
+        return False
+    for text in statements_instead(target, lacks, wide):
+        session.execute(text)
     return True
 
 

@@ -37,6 +37,7 @@ WIDER = {"user": "rds_lake_wide_1", "id": "rds_lake_wide_2"}
 def all_statements(target: FileTarget) -> list[str]:
     migration = Migration((("new", "BIGINT"),), (("user", "VARCHAR(40)"),), (("id", "DECIMAL(20,0)"),))
     found = [
+        *target.setup_ledger(),
         *target.setup(),
         target.lock(),
         target.create_incoming(),

@@ -1,6 +1,7 @@
 """Loads that are in each other's way: all write into one ledger, and some clusters roll one of two back for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -78,6 +79,23 @@ def test_pauses_grow_up_to_a_few_seconds_and_no_two_are_alike():
     assert max(map(max, pauses)) <= PAUSE_MAX
 
 
+@contextmanager
+def standing_still(drops: Drops, table: str) -> Iterator[None]:
+    """A load of a table that holds its lock and does not come to its end."""
+    [(lock,)] = drops.ask(
+        "SELECT table_name FROM information_schema.tables WHERE table_schema = 'rds_lake' AND table_name LIKE %s",
+        (f"lock_file_{drops.database}_{table}%",),
+    )
+    stopped = drops.connect()
+    try:
+        with stopped.cursor() as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute(f'LOCK rds_lake."{lock}"')
+        yield
+    finally:
+        stopped.close()
+
+
 def test_a_load_that_stands_still_with_its_lock_keeps_others_waiting_for_a_while_only(rooms, monkeypatch):
     monkeypatch.setattr(load, "LOCK_SECONDS", 1)
     drops = Drops.zone(rooms.environ)
@@ -85,22 +103,36 @@ def test_a_load_that_stands_still_with_its_lock_keeps_others_waiting_for_a_while
         drops.schema(table, "id bigint")
     drops.one(drops.drop("append", "a", "0.csv", "0\n"))
     waits, other = drops.drop("append", "a", "1.csv", "1\n"), drops.drop("append", "b", "2.csv", "2\n")
-    [(lock,)] = drops.ask(
-        "SELECT table_name FROM information_schema.tables WHERE table_schema = 'rds_lake' AND table_name LIKE %s",
-        (f"lock_file_{drops.database}_a%",),
-    )
-    stopped = drops.connect()
-    try:
-        with stopped.cursor() as cursor:
-            cursor.execute("BEGIN")
-            cursor.execute(f'LOCK rds_lake."{lock}"')
-        with pytest.raises(load.LockedError, match=f"load of {drops.database}.a has held its lock"):
-            drops.run()
-    finally:
-        stopped.close()
+    with (
+        standing_still(drops, "a"),
+        pytest.raises(load.LockedError, match=f"load of {drops.database}.a has held its lock"),
+    ):
+        drops.run()
     assert (drops.record(waits).status, drops.record(other).status) == ("processing", "completed")
     assert "end its session in the warehouse" in drops.record(waits).error
     drops.expire(waits)
     drops.run()
     assert drops.rows("a", "id") == [(0,), (1,)]
     drops.check_accounts("a")
+
+
+def test_a_schema_file_waits_for_a_load_that_stands_still_for_a_while_only(rooms, monkeypatch):
+    monkeypatch.setattr(load, "LOCK_SECONDS", 1)
+    drops = Drops.zone(rooms.environ)
+    for table in "ab":
+        drops.schema(table, "id bigint")
+    drops.run()
+    drops.later()
+    waits = drops.schema("a", "id bigint", "more integer", name="wider.json")
+    other = drops.schema("b", "id bigint", "more integer", name="wider.json")
+    with (
+        standing_still(drops, "a"),
+        pytest.raises(TransientError, match=f"load of {drops.database}.a has held its lock"),
+    ):
+        drops.run()
+    assert (drops.record(waits).status, drops.record(other).status) == ("processing", "completed")
+    assert [name for name, *_ in drops.types("a")] == ["id"]
+    drops.expire(waits)
+    drops.run()
+    assert [name for name, *_ in drops.types("a")] == ["id", "more"]
+    drops.check_accounts("a", "b")

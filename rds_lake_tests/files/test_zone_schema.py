@@ -11,7 +11,9 @@ from rooms import enlarging_no_text, table_spec
 
 from rds_lake.errors import SpecError
 from rds_lake.extract.types import Column
+from rds_lake.files import load as load_module
 from rds_lake.files.spec import ZoneTable
+from rds_lake.files.zone import DropZone
 from rds_lake.warehouse import ledger, migrate
 from rds_lake.warehouse.load import load
 from rds_lake.warehouse.statements import LEDGER, LEDGER_COLUMNS
@@ -315,7 +317,8 @@ def test_an_older_schema_file_that_comes_after_a_newer_one_is_refused(rooms):
     drops.check_accounts("things")
 
 
-def test_of_two_workers_that_change_a_schema_at_once_none_takes_back_what_the_other_did(rooms):
+def test_of_two_workers_that_change_a_schema_at_once_none_takes_back_what_the_other_did(rooms, monkeypatch):
+    monkeypatch.setattr(DropZone, "companions", lambda *_: ())  # neither sees the other, and waits for it
     drops = Drops.zone(rooms.environ, versioned=True)
     drops.schema("things", "id bigint", landed_at=day(1))
     drops.run()
@@ -583,21 +586,53 @@ def test_a_wider_column_that_a_dead_worker_has_left_is_removed_by_the_next_chang
     drops.one(drops.drop("append", "things", "t.csv", "1,2,9\n"))
     with monkeypatch.context() as patch:
         patch.setattr(migrate, "_exchange", died)
+        wider = drops.schema("things", "g bigint", "h bigint", WIDE_AREA, name="wider.json")
         with pytest.raises(KeyboardInterrupt):
-            drops.one(drops.schema("things", "g bigint", "h bigint", WIDE_AREA, name="wider.json"))
+            drops.one(wider)
     left = [name for name, *_ in drops.types("things") if name.startswith(migrate.WIDE)]
     assert len(left) == 3
     assert drops.rows("things", "g, h") == [(1, 2)]
     drops.ask(f"INSERT INTO {drops.table('things')} (g, h) VALUES (3, NULL)")
     dropped = drops.schema("things", "g bigint", "h bigint", WIDE_AREA, name="again.json")
+    drops.expire(wider)
     drops.run()
-    assert drops.record(dropped).status == "completed"
+    assert [drops.record(version).status for version in (wider, dropped)] == ["completed"] * 2
     assert sorted((name, kind) for name, kind, *_ in drops.types("things")) == [
         ("g", "bigint"),
         ("h", "bigint"),
         ("rds_lake_wide_area", "integer"),
     ]
     assert drops.rows("things", "g, h, rds_lake_wide_area") == [(1, 2, 9), (3, None, None)]
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "after"),
+    [
+        ("INSERT INTO {} (g, name) VALUES (5, 'new ')", [(1, "old"), (2, None), (5, "new ")]),
+        ("UPDATE {} SET g = 7, name = 'old ' WHERE g = 1", [(2, None), (7, "old ")]),
+        ("UPDATE {} SET g = NULL, name = NULL WHERE g = 1", [(2, None), (None, None)]),
+        ("UPDATE {} SET name = 'known' WHERE g = 2", [(1, "old"), (2, "known")]),
+        ("DELETE FROM {} WHERE g = 1", [(2, None)]),
+    ],
+)
+def test_what_others_do_to_a_table_while_its_columns_are_widened_stays(rooms, meanwhile, after, monkeypatch):
+    drops = made(rooms, "g integer, name varchar(5)", "(1, 'old'), (2, NULL)")
+    drops.ask(f'ALTER TABLE {drops.table("things")} DROP CONSTRAINT "name: too large for its type"')  # the stand-in's
+    turn, turns = load_module._turn, []
+
+    def watched(*given: Any) -> Any:
+        turns.append(given)
+        if len(turns) == 2:
+            drops.ask(meanwhile.format(drops.table("things")))
+        return turn(*given)
+
+    monkeypatch.setattr(load_module, "_turn", watched)
+    with monkeypatch.context() as patch:
+        enlarging_no_text(patch)
+        assert drops.one(drops.schema("things", "g bigint", "name varchar(9)")).status == "completed"
+    assert drops.rows("things", "g, name") == after
+    assert {name: kind for name, kind, *_ in drops.types("things")} == {"g": "bigint", "name": "character varying"}
+    assert len(turns) == 2
 
 
 def died(*_: object) -> None:

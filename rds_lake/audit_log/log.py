@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 LEASE = timedelta(minutes=5)
 """How long an owner is left alone; who works longer extends it meanwhile."""
 
+SILENCE = timedelta(hours=2)
+"""After so long without any owner work on a file begins anew: nobody has tried to do it."""
+
 _NEW = {"ConditionExpression": "attribute_not_exists(TableName)"}
 
 
@@ -120,19 +123,22 @@ class AuditLog(History):
         now = datetime.now(UTC)
         if held.is_finished or (held.lease_until is not None and held.lease_until > now):
             return None
-        mine = replace(held, owner=new_owner(), lease_until=self._lease_end())
-        return mine if self._change(held, {"owner": mine.owner, "lease_until": mine.lease_until}) else None
+        is_forgotten = held.lease_until is not None and now - held.lease_until > SILENCE
+        started = None if is_forgotten else held.started_at
+        mine = replace(held, owner=new_owner(), lease_until=self._lease_end(), started_at=started)
+        changes = {name: getattr(mine, name) for name in ("owner", "lease_until", "started_at")}
+        return mine if self._change(held, changes) else None
 
     def begin(self, record: Record, run_id: str) -> Record:
         """Record that work on a claimed file begins.
 
         The attempt is counted in DynamoDB, not from what the caller knows: a run that is started again comes with the
-        claim as it was made.
+        claim as it was made. Why it was put off before is not true any more.
 
         Raises:
             LostClaimError: somebody else has taken it over.
         """
-        given = self._update_of(record, {"run_id": run_id, "lease_until": self._lease_end()})
+        given = self._update_of(record, {"run_id": run_id, "lease_until": self._lease_end(), "error": None})
         given["UpdateExpression"] += ", #attempts = #attempts + :one, #started_at = if_not_exists(#started_at, :now)"
         given["ExpressionAttributeNames"] |= {f"#{name}": NAMES[name] for name in ("attempts", "started_at")}
         given["ExpressionAttributeValues"] |= {":one": {"N": "1"}, ":now": {"S": stamp(datetime.now(UTC))}}

@@ -41,6 +41,9 @@ WAIT, LONGEST_WAIT = timedelta(minutes=2), timedelta(hours=1)
 GIVEN_UP = timedelta(days=3)
 """How long after its first attempt a file is given up that could not be done for reasons of ours."""
 
+STAYS = "It stays where it is: "
+"""What begins the reason why a file lies where it was dropped."""
+
 PATIENCE = 60.0
 """Seconds to wait for a companion that another worker is taking."""
 
@@ -139,6 +142,7 @@ class Machine:
         self._keeper = Keeper(self._store)
         self._ahead: dict[str, Record] = {}
         self._held: dict[str, Waits] = {}
+        self._behind: dict[str, str] = {}
         self._companions: set[str] = set()
         self._tired: set[str] = set()
         self._troubles: list[Exception] = []
@@ -221,18 +225,33 @@ class Machine:
             return error
 
     def _begin(self, claimed: Iterable[Record]) -> list[Work]:
-        begun = side_by_side(self._begin_one, claimed)
-        return [work for work in begun if work is not None]
+        """Begin with files; one of which that cannot be recorded is left to the next attempt.
 
-    def _begin_one(self, record: Record) -> Work | None:
+        Raises:
+            RdsLakeError: it can be recorded of none.
+        """
+        begun = side_by_side(self._begin_one, claimed)
+        errors = [error for error in begun if isinstance(error, RdsLakeError)]
+        if errors and len(errors) == len(begun):
+            raise errors[0]
+        self._troubles += errors
+        return [work for work in begun if isinstance(work, Work)]
+
+    def _begin_one(self, record: Record) -> Work | RdsLakeError | None:
         place = self._receiver.place(record.key or "")
         if place is None:
             raise PermanentError(f"{record.key} is no file of {self._receiver.name}.", "Correct the run's config.")
         try:
-            return Work(self._log.begin(record, self._run_id), version_of(record), place, record.run_id)
+            begun = self._log.begin(record, self._run_id)
         except LostClaimError as error:
             self._say(str(error))
             return None
+        except RdsLakeError as error:
+            self._say(f"{record.file_name} cannot be begun: {error}")
+            if place.is_of_schema:
+                self._hold_table(record, f"{record.file_name}, which comes first, cannot be begun: {error}")
+            return error
+        return Work(begun, version_of(record), place, record.run_id, record.error)
 
     def _claimed_companions(self, works: Sequence[Work]) -> list[Record]:
         """The companions of some files: claimed by us, now or before; those that others have claimed are waited for."""
@@ -242,24 +261,38 @@ class Machine:
         others = [record for record in found if record is not None and record.file_id not in known]
         claims = {record.file_id: self._ahead.pop(record.file_id, None) or self._log.claim(record) for record in others}
         mine = [claim for claim in claims.values() if claim is not None]
-        first = min((record.landed_key for record in mine), default=None)
-        # Of two workers that wait for companions, the one whose own come first does not wait for the other one.
-        self._wait_for([r for r in others if claims[r.file_id] is None and (first is None or r.landed_key < first)])
+        own = [*mine, *(work.record for work in works if work.place.is_of_schema)]
+        first = min((record.landed_key for record in own), default=None)
+        busy = [record for record in others if claims[record.file_id] is None]
+        # Of two workers that wait for companions, the one whose own come first does not wait for the other one: it does
+        # what comes before those, and leaves the rest for the next attempt.
+        self._wait_for([record for record in busy if first is None or record.landed_key < first])
+        self._behind = {}
+        for record in self._unfinished([r for r in busy if first is not None and r.landed_key > first]):
+            self._behind[record.table] = min(record.landed_key, self._behind.get(record.table, record.landed_key))
         return mine
+
+    def _unfinished(self, records: Sequence[Record]) -> list[Record]:
+        """Some files as they are now, without those that are finished."""
+        found = self._log.find_all([record.file_id for record in records]).values()
+        return [record for record in found if not record.is_finished]
 
     def _wait_for(self, busy: Sequence[Record]) -> None:
         """Wait until others have finished some files; the tables of those that take too long, or wait, are held."""
         until = time.monotonic() + PATIENCE
         while busy:
-            found = self._log.find_all([record.file_id for record in busy]).values()
-            busy = [record for record in found if not record.is_finished]
+            busy = self._unfinished(busy)
             for record in busy:
                 if record.error:  # it could not be done for reasons of ours, and is left alone for a while
                     self._hold_table(record, f"{record.file_name}, which comes first, waits: {record.error}")
                 elif time.monotonic() > until:
-                    self._hold_table(record, f"Another worker still takes files that {self._receiver.name} needs.")
+                    self._hold_table(record, self._is_busy)
             busy = [record for record in busy if record.table not in self._held]
             time.sleep(0.5 if busy else 0)
+
+    @property
+    def _is_busy(self) -> str:
+        return f"Another worker still takes files that {self._receiver.name} needs."
 
     def _hold_table(self, record: Record, why: str) -> None:
         self._held[record.table] = Waits(TransientError(why, "Try again later."), with_table=True)
@@ -270,12 +303,19 @@ class Machine:
         for work in works:
             if (result := self._known(work)) is not None:
                 yield work, result
-            elif held := self._held.get(work.place.table):
+            elif held := self._held_up(work):
                 yield work, held
             else:
                 todo.append(work)
         if todo:
             yield from self._receiver.work(todo, self._keeper)
+
+    def _held_up(self, work: Work) -> Waits | None:
+        """Why a file has to wait for others of its table, None when it need not."""
+        behind = self._behind.get(work.place.table)
+        if behind is not None and work.record.landed_key > behind:
+            return Waits(TransientError(self._is_busy, "Try again later."))
+        return self._held.get(work.place.table)
 
     def _known(self, work: Work) -> Result | Waits | None:
         """The result of a file that an earlier attempt has come to, or that needs no work."""
@@ -291,7 +331,7 @@ class Machine:
             self._say(f"{work.version.name} took effect, though {ATTEMPTS} attempts ended before they said so")
             return done
         if is_tired:
-            said = f" The last error: {work.record.error.rstrip('.')}." if work.record.error else ""
+            said = f" The last error: {work.last_error.rstrip('.')}." if work.last_error else ""
             error = f"{ATTEMPTS} attempts ended without a result, each with the death of its process or a bug.{said}"
             return Result("failed", error=f"{error} Look into the logs of run {work.last_run or work.record.run_id}.")
         return None
@@ -300,7 +340,8 @@ class Machine:
 
     def _settle(self, work: Work, result: Result) -> tuple[Record, Result] | None:
         """Bring a file to its end; None when somebody else has taken it over."""
-        result = replace(result, content=result.content or self._keeper.digest(work))
+        content = result.content or self._keeper.digest(work)
+        result = replace(result, content=content, error=_without_stay(result.error))
         outcome: Outcome = "processed" if result.status == "completed" else "failed"
         report, target = work.place.prefix(outcome, work.version) + REPORT, work.place.file(outcome, work.version)
         try:
@@ -383,7 +424,12 @@ def _stays(result: Result, error: UnreadableError) -> Result:
     if result.error and str(error) in result.error:
         return result
     told = f"{result.error.rstrip('.')}. " if result.error else ""
-    return replace(result, error=f"{told}It stays where it is: {error}")
+    return replace(result, error=f"{told}{STAYS}{error}")
+
+
+def _without_stay(error: str | None) -> str | None:
+    """What is said of a file, without what an earlier attempt to move it came to."""
+    return (error.partition(STAYS)[0].rstrip() or None) if error else None
 
 
 def _report(work: Work, result: Result, target: str | None) -> bytes:

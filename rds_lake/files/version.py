@@ -17,6 +17,9 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
 Outcome = Literal["processed", "failed", "staging", "discarded", "cleaned"]
 
+SCHEMA = "schema"
+"""The action of a file that says what a table is."""
+
 REPORT = "report.json"
 ID_CHARACTERS = 32
 SHOWN_CHARACTERS = 12
@@ -89,6 +92,11 @@ class Place:
     action: str
     root: str
     folder: str
+
+    @property
+    def is_of_schema(self) -> bool:
+        """Whether the file says what its table is, so that others need it."""
+        return self.action == SCHEMA
 
     def prefix(self, outcome: Outcome, version: FileVersion) -> str:
         """The folder of one version's things; the same at each attempt."""

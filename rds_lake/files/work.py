@@ -58,12 +58,14 @@ class Work:
         version: the file.
         place: where it belongs.
         last_run: the run that worked on it before, as far as the claim says so.
+        last_error: why it was put off before, likewise.
     """
 
     record: Record
     version: FileVersion
     place: Place
     last_run: str | None = None
+    last_error: str | None = None
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,13 @@ from rds_lake.files.spec import NAME, DropZoneSpec
 from rds_lake.files.stage import Reading, Staged, open_engine, stage, staged_before
 from rds_lake.files.statements import FileTarget
 from rds_lake.files.store import FileStore
-from rds_lake.files.version import FileVersion, Place, plain_parts
+from rds_lake.files.version import SCHEMA, FileVersion, Place, plain_parts
 from rds_lake.files.work import Result, Say, Waits, Work, details_of, refusals
 from rds_lake.lake.aws import ConflictError
 from rds_lake.side_by_side import side_by_side
 from rds_lake.warehouse.connection import Warehouse
 
-ACTIONS = ("append", "truncate", "schema")
+ACTIONS = ("append", "truncate", SCHEMA)
 
 SCHEMA_MAX = 4 * 1024 * 1024
 """Bytes of a schema file."""
@@ -82,18 +82,18 @@ class DropZone:
         return Place(self._spec.database, UNKNOWN, "", folder)
 
     def companions(self, works: Sequence[Work]) -> Iterable[FileVersion]:
-        """The schema files that wait beside data files and have to be taken before them, whichever event comes first.
+        """The schema files that wait and have to be taken before or with others, whichever event comes first.
 
-        Those that landed before the last of these files; of a table without a schema, its first one in any case.
+        Those that landed before the last of these files; of a table without a schema all, for the first may be none.
         """
         last: dict[str, datetime] = {}
         for work in works:
-            if work.place.action in {"append", "truncate"}:
+            if work.place.action in ACTIONS:
                 last[work.place.table] = max(work.version.landed_at, last.get(work.place.table, work.version.landed_at))
         found: dict[str, list[FileVersion]] = {}
         for version in self._store.list(f"{self._spec.database}/schema/") if last else ():
             place = self.place(version.key)  # the table may be written in any case
-            if place and place.action == "schema" and place.table in last:
+            if place and place.is_of_schema and place.table in last:
                 found.setdefault(place.table, []).append(version)
         needed = [each for table, some in found.items() for each in self._needed(table, some, last[table])]
         if not needed or not self._store.has_versions():
@@ -103,10 +103,8 @@ class DropZone:
 
     def _needed(self, table: str, schemas: Sequence[FileVersion], last: datetime) -> list[FileVersion]:
         """Those of a table's waiting schema files that have to be taken before files of which the last landed then."""
-        first = min(version.landed_at for version in schemas)
-        if first > last and self._is_new(table):
-            last = first
-        return [version for version in schemas if version.landed_at <= last]
+        is_new = self._is_new(table)
+        return [version for version in schemas if is_new or version.landed_at <= last]
 
     def _looked_up(self, version: FileVersion) -> FileVersion | None:
         try:
@@ -161,7 +159,7 @@ class DropZone:
             return done
 
         ordered = sorted(works, key=_moment)
-        schemas = [work for work in ordered if work.place.action == "schema"]
+        schemas = [work for work in ordered if work.place.is_of_schema]
         lacking = {table for table in {work.place.table for work in schemas} if self._is_new(table)}
         for work in schemas:
             if work.place.table in lacking:
@@ -170,7 +168,7 @@ class DropZone:
                 if isinstance(done, Waits) or done.status == "completed":
                     lacking.discard(work.place.table)
         rest = [work for work in ordered if work.version.file_id not in taken]
-        for is_schema, some in groupby(rest, key=lambda work: work.place.action == "schema"):
+        for is_schema, some in groupby(rest, key=lambda work: work.place.is_of_schema):
             if is_schema:
                 yield from ((work, take(work)) for work in some)
             else:
@@ -302,7 +300,7 @@ class DropZone:
         agreed = self._agreed.read(table) if table else None
         if agreed is None:
             return None
-        if work.place.action == "schema":
+        if work.place.is_of_schema:
             schema = agreed.of(work.version.file_id)
             return _taken(schema, None) if schema else None
         staged = staged_before(self._store, work.place, work.version)
@@ -380,7 +378,7 @@ def _check_allowed(schema: TableSchema, work: Work) -> None:
 
 
 def _moment(work: Work) -> tuple[datetime, bool, str]:
-    return work.version.landed_at, work.place.action != "schema", work.version.file_id
+    return work.version.landed_at, not work.place.is_of_schema, work.version.file_id
 
 
 def _parts(work: Work) -> list[str]:

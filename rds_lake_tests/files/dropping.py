@@ -245,9 +245,9 @@ class Drops:
         """Claim just these versions and handle them together."""
         return self.work(self.claim(*versions), run_id)
 
-    def expire(self, *versions: FileVersion) -> None:
-        """End the leases of claimed files, as if their workers had stood still for minutes."""
-        past = stamp(datetime.now(UTC) - timedelta(seconds=1))
+    def expire(self, *versions: FileVersion, by: timedelta = timedelta(seconds=1)) -> None:
+        """End the leases of claimed files some time ago, as if their workers had stood still."""
+        past = stamp(datetime.now(UTC) - by)
         for version in versions:
             held = self.record(version)
             self.dynamodb.update_item(

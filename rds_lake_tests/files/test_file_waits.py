@@ -1,8 +1,11 @@
 """One file's trouble is its own: it waits, or ends, and all the others go on."""
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from threading import Event
 from typing import Any
 
 import obstore
@@ -12,6 +15,7 @@ from dropping import Drops
 from obstore.exceptions import PermissionDeniedError
 from rooms import Rooms
 
+from rds_lake.audit_log.log import AuditLog
 from rds_lake.audit_log.record import Record, stamp
 from rds_lake.errors import ConfigError, PermanentError, RdsLakeError, TransientError
 from rds_lake.files import machine, upsert, zone
@@ -358,3 +362,160 @@ def test_a_file_that_takes_its_worker_down_while_it_is_moved_ends_where_it_lies(
     assert "5 attempts to bring" in (record.error or "")
     assert drops.open_files() == []
     assert drops.waiting() == [bad.key]
+
+
+# --- what stands in records ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["zone", "feed"])
+def test_a_file_whose_rows_are_in_is_completed_whatever_has_become_of_its_table_since(
+    rooms: Rooms, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = timedelta(seconds=-1)
+    if kind == "zone":
+        drops = Drops.zone(rooms.environ, lease=lease)
+        drops.schema("a", "id bigint")
+        drops.run()
+        dropped = drops.drop("append", "a", "a.csv", "id\n1\n")
+    else:
+        columns = [{"name": "id", "type": "bigint"}]
+        drops = Drops.feed(rooms.environ, "f", lease=lease, columns=columns, key=["id"])
+        dropped = drops.source("a.csv", "id\n1\n")
+    dying = failing(ObjectStore.put, lambda _, key, __: key.endswith("report.json"), _DiedError())  # type: ignore[arg-type]
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStore, "put", dying)
+        with pytest.raises(_DiedError):
+            drops.run()
+    drops.ask(f"ALTER TABLE {drops.table('a')} ADD COLUMN needed integer NOT NULL DEFAULT 1")
+    drops.ask(f"ALTER TABLE {drops.table('a')} ALTER COLUMN needed DROP DEFAULT")
+    drops.run()
+    record = drops.record(dropped)
+    assert (record.status, record.rows_loaded, record.error) == ("completed", 1, None)
+    drops.check_accounts("a")
+
+
+def test_why_a_file_was_put_off_is_not_said_any_more_while_it_is_worked_on(
+    drops: Drops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drops.later()
+    schema = drops.schema("a", "id bigint", "more integer", name="wider.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(zone, "prepare", failing(zone.prepare, lambda *_, **__: True, AWAY))
+        with pytest.raises(TransientError):
+            drops.run()
+    assert drops.record(schema).error == str(AWAY)
+    drops.expire(schema)
+    claimed, begun, go_on, prepare = drops.sweep(), Event(), Event(), zone.prepare
+
+    def slowly(*given: Any, **more: Any) -> None:
+        begun.set()
+        go_on.wait(20)
+        prepare(*given, **more)
+
+    monkeypatch.setattr(zone, "prepare", slowly)
+    other = Drops(drops.environ, drops.spec)
+    drops.later()
+    dropped = other.drop("append", "a", "a.csv", "id,more\n1,2\n")
+    with ThreadPoolExecutor(2) as pool:
+        taken = pool.submit(drops.work, claimed)
+        begun.wait(20)
+        assert drops.record(schema).error is None
+        handled = pool.submit(other.handle, dropped)
+        time.sleep(1)
+        go_on.set()
+        taken.result(20)
+        handled.result(20)
+    assert statuses(drops, schema, dropped) == ["completed"] * 2
+    drops.check_accounts("a")
+
+
+def test_a_file_that_nobody_has_tried_for_days_is_not_given_up_over_one_trouble(
+    drops: Drops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped = drops.drop("append", "a", "a.csv", "id\n1\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(zone, "load_files", failing(zone.load_files, lambda *_: True, AWAY))
+        with pytest.raises(TransientError):
+            drops.run()
+        since(drops, dropped, timedelta(days=4))
+        drops.expire(dropped, by=timedelta(days=4))  # Dagster was switched off
+        with pytest.raises(TransientError):
+            drops.run()
+    record = drops.record(dropped)
+    assert record.status == "processing"
+    assert record.started_at is not None
+    assert datetime.now(UTC) - record.started_at < timedelta(minutes=1)
+    drops.expire(dropped)
+    drops.run()
+    drops.check_accounts("a")
+
+
+def test_a_file_that_is_moved_after_all_does_not_say_that_it_stays(
+    drops: Drops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped = drops.drop("append", "a", "a.csv", "id\n1\n")
+    refused = PermanentError("AWS refused: no.", "Allow it.")
+    with monkeypatch.context() as patch:
+        patch.setattr(FileStore, "bring", failing(FileStore.bring, lambda *_: True, refused))
+        patch.setattr(AuditLog, "finish", failing(AuditLog.finish, lambda *_, **__: True, AWAY))
+        with pytest.raises(TransientError):
+            drops.run()
+    drops.expire(dropped)
+    drops.run()
+    record = drops.record(dropped)
+    assert (record.status, record.error) == ("completed", None)
+    assert record.moved_to is not None
+    drops.check_accounts("a")
+
+
+def test_a_file_that_cannot_be_begun_counts_no_attempt_of_the_others(
+    drops: Drops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped = [drops.drop("append", "a", f"{number}.csv", f"id\n{number}\n") for number in range(3)]
+    claimed = drops.claim(*dropped)
+    begin = failing(AuditLog.begin, lambda _, record, __: record.file_name == "2.csv", AWAY)
+    with monkeypatch.context() as patch:
+        patch.setattr(AuditLog, "begin", begin)
+        with pytest.raises(TransientError, match="It is away"):
+            drops.work(claimed)
+    assert [(drops.record(each).status, drops.record(each).attempts) for each in dropped] == [
+        ("completed", 1),
+        ("completed", 1),
+        ("processing", 0),
+    ]
+    drops.work(claimed)  # as Dagster tries a step again
+    assert statuses(drops, *dropped) == ["completed"] * 3
+    drops.check_accounts("a")
+
+
+def test_files_wait_for_a_schema_file_that_cannot_be_begun(drops: Drops, monkeypatch: pytest.MonkeyPatch) -> None:
+    drops.later()
+    schema = drops.schema("a", "id bigint", "more integer", name="wider.json")
+    drops.later()
+    waits = drops.drop("append", "a", "a.csv", "id,more\n1,2\n")
+    good = drops.drop("append", "b", "b.csv", "id\n1\n")
+    claimed = drops.claim(schema, waits, good)
+    begin = failing(AuditLog.begin, lambda _, record, __: record.file_name == "wider.json", AWAY)
+    with monkeypatch.context() as patch:
+        patch.setattr(AuditLog, "begin", begin)
+        with pytest.raises(TransientError, match="It is away"):
+            drops.work(claimed)
+    assert statuses(drops, schema, waits, good) == ["processing", "processing", "completed"]
+    drops.work(claimed)
+    assert drops.rows("a", "id, more") == [(1, 2)]
+    drops.check_accounts("a", "b")
+
+
+def test_when_no_file_can_be_begun_all_are_left_as_they_were(drops: Drops, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "AT_ONCE", 1)
+    dropped = [drops.drop("append", "a", f"{number}.csv", f"id\n{number}\n") for number in range(3)]
+    claimed, tried = drops.claim(*dropped), []
+    begin = failing(AuditLog.begin, lambda _, record, __: tried.append(record) is None, AWAY)
+    with monkeypatch.context() as patch:
+        patch.setattr(AuditLog, "begin", begin)
+        with pytest.raises(TransientError, match="It is away"):
+            drops.work(claimed)
+    assert len(tried) == 1, "the others would meet the same"
+    assert [(record.status, record.attempts) for record in map(drops.record, dropped)] == [("processing", 0)] * 3
+    drops.work(claimed)
+    drops.check_accounts("a")

@@ -1,7 +1,9 @@
 """Which schema a file is read under, whatever comes first, and whoever died meanwhile."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import date, timedelta
 from typing import Any
 
@@ -132,6 +134,78 @@ def test_when_the_first_schema_file_is_refused_the_next_one_is_taken_first(rooms
     drops.run()
     assert drops.record(bad).status == "rejected"
     assert drops.rows("t", "id") == [(1,)]
+    drops.check_accounts("t")
+
+
+@pytest.mark.parametrize("how", ["by its event", "in another batch"])
+def test_a_file_is_not_refused_while_a_good_schema_file_waits_behind_a_bad_one(
+    rooms: Rooms, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "AT_ONCE", 2)
+    drops = Drops.zone(rooms.environ)
+    dropped = drops.drop("append", "t", "a.csv", "id\n1\n")
+    drops.later()
+    drops.drop("schema", "t", "bad.json", "{")
+    drops.later()
+    drops.schema("t", "id bigint")
+    if how == "by its event":
+        drops.handle(dropped)
+    drops.run()
+    assert drops.record(dropped).status == "completed"
+    drops.check_accounts("t")
+
+
+@pytest.mark.parametrize("first", ["a.json", "d.csv", "b.json"])
+def test_schema_files_are_taken_in_their_order_whichever_event_comes_first(rooms: Rooms, first: str) -> None:
+    drops = Drops.zone(rooms.environ)
+    drops.schema("t", "id bigint", name="0.json")
+    drops.run()
+    drops.later()
+    dropped = [drops.schema("t", "id bigint", "x integer", name="a.json")]
+    drops.later()
+    dropped.append(drops.drop("append", "t", "d.csv", "id,x\n1,2\n"))
+    drops.later()
+    dropped.append(drops.schema("t", "id bigint", "x integer", "y integer", name="b.json"))
+    drops.handle(next(each for each in dropped if each.name == first))
+    drops.run()
+    assert [drops.record(version).status for version in dropped] == ["completed"] * 3
+    assert drops.rows("t", "id, x, y") == [(1, 2, None)]
+    drops.check_accounts("t")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("mine", [("1.json",), ("1.json", "3.json"), ("2.json",), ("3.json", "d.csv")])
+def test_two_workers_that_need_schema_files_of_each_other_do_not_wait_for_ever_and_read_files_rightly(
+    rooms: Rooms, mine: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "PATIENCE", 300)
+    drops = Drops.zone(rooms.environ, **HEADERLESS)
+    columns = ["id bigint"]
+    drops.schema("t", *columns, name="0.json")
+    drops.run()
+    drops.later()
+    dropped = []
+    for number in (1, 2, 3):
+        columns.insert(0, f"c{number} integer")
+        dropped.append(drops.schema("t", *columns, name=f"{number}.json"))
+        drops.later()
+    dropped.append(drops.drop("append", "t", "d.csv", "3,2,1,9\n"))
+    other = Drops(drops.environ, drops.spec)
+    claims = {
+        drops: drops.claim(*(each for each in dropped if each.name in mine)),
+        other: other.claim(*(each for each in dropped if each.name not in mine)),
+    }
+
+    def until_done(worker: Drops) -> None:
+        for _ in range(4):  # as Dagster tries a step again
+            with suppress(TransientError):
+                worker.work(claims[worker])
+                return
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(until_done, claims))
+    assert [drops.record(version).status for version in dropped] == ["completed"] * 4
+    assert drops.rows("t", "c3, c2, c1, id") == [(3, 2, 1, 9)]
     drops.check_accounts("t")
 
 

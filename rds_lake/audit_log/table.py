@@ -34,7 +34,7 @@ PAUSE = 0.05
 _PASSING = frozenset(
     {
         *("ProvisionedThroughputExceeded", "RequestLimitExceeded", "Throttling", "ThrottlingError"),
-        *("TransactionConflict", "TransactionInProgress", "ItemCollectionSizeLimitExceeded"),
+        *("TransactionConflict", "TransactionInProgress"),
     }
 )
 _UNMET = "ConditionalCheckFailed"

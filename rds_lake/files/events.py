@@ -36,7 +36,7 @@ KEY_BYTES = 1024
 """The longest key that S3 knows."""
 
 HIDDEN_SECONDS = 60
-"""How long others do not get a message that is looked at; far more than a tick takes."""
+"""How long others do not get a message that is looked at. Who gets one that is still looked at finds its file claimed."""
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,10 @@ class FileStore:
         return digest.hexdigest()
 
     def upload_new(self, key: str, path: Path) -> bool:
-        """Write an object from a file, unless there is one of this key; whether it was written."""
+        """Write an object from a file, unless there is one of this key; whether it was written.
+
+        A file that takes several requests (`PUT_MAX`) is not written on that condition; S3 is asked first.
+        """
         try:
             with aws_errors(self.url(key)):
                 if path.stat().st_size <= PUT_MAX:

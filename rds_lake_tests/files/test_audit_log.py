@@ -417,7 +417,7 @@ class _Answer(AWSResponse):
         self._content = content
 
 
-PASSING = ("TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded", "ItemCollectionSizeLimitExceeded")
+PASSING = ("TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded")
 
 TOGETHER: dict[str, Callable[[AuditLog, Record], object]] = {
     "claim": lambda log, _: log.claim(a_file()),

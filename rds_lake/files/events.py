@@ -36,7 +36,7 @@ KEY_BYTES = 1024
 """The longest key that S3 knows."""
 
 HIDDEN_SECONDS = 60
-"""How long others do not get a message that is looked at. Who gets one that is still looked at finds its file claimed."""
+"""How long others do not get a message that is looked at; if it takes longer, they find that its file is claimed."""
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,15 @@ def queue_name(spec: ReceiverSpec) -> str:
     return spec.queue or f"rds_lake_{spec.name}"
 
 
+def shared_out(claimed: Sequence[Record]) -> list[Sequence[Record]]:
+    """Claimed files as runs are asked for them, one after the other: schema files first, then those that landed first.
+
+    A data file waits for the schema files of its table, in vain for one that is left to a run that comes after its own.
+    """
+    ordered = sorted(claimed, key=lambda record: (record.action != "schema", record.landed_at, record.file_id))
+    return [ordered[start : start + FILES_OF_A_RUN] for start in range(0, len(ordered), FILES_OF_A_RUN)]
+
+
 def receiver_job(spec: ReceiverSpec, assets: dg.AssetsDefinition) -> dg.JobDefinition:
     """The job that handles files of a drop zone or feed."""
     return dg.define_asset_job(
@@ -94,9 +103,9 @@ def _result(
 ) -> dg.SensorResult:
     requests = [
         dg.RunRequest(
-            run_config=run_config(spec, claimed[start : start + FILES_OF_A_RUN]),
+            run_config=run_config(spec, some),
             tags={"rds_lake/receiver": spec.name, "rds_lake/trigger": trigger},
         )
-        for start in range(0, len(claimed), FILES_OF_A_RUN)
+        for some in shared_out(claimed)
     ]
     return dg.SensorResult(run_requests=requests, skip_reason=None if requests else summary, cursor=cursor)

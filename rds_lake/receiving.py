@@ -18,7 +18,7 @@ from rds_lake.assets.files import RECEIVER_METADATA, claim_waiting, job_name, ru
 from rds_lake.audit_log.record import Record
 from rds_lake.errors import ConfigError, PermanentError, RdsLakeError, SpecError
 from rds_lake.event_log import recording
-from rds_lake.file_sensors import FILES_OF_A_RUN, queue_name
+from rds_lake.file_sensors import queue_name, shared_out
 from rds_lake.files.events import take_events
 from rds_lake.files.schema import NAME_BYTES
 from rds_lake.files.setup import EventSetup, Wanted
@@ -265,8 +265,7 @@ class Receive:
             done.failed.append(str(error))
             done.misconfigured = isinstance(error, ConfigError | SpecError)
         self._say(f"{spec.name}: {len(claimed):,} new files")
-        for start in range(0, len(claimed), FILES_OF_A_RUN):
-            some = claimed[start : start + FILES_OF_A_RUN]
+        for some in shared_out(claimed):
             self._run(spec, some, done)
         self._look_who_waits(done)
         return done

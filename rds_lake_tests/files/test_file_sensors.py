@@ -25,7 +25,7 @@ from rds_lake.components import DropZone, FileFeed
 from rds_lake.console import show_received
 from rds_lake.errors import RdsLakeError, TransientError
 from rds_lake.file_sensors import FILES_OF_A_RUN, queue_name
-from rds_lake.files import events, listing
+from rds_lake.files import events, listing, machine
 from rds_lake.files import feed as feed_module
 from rds_lake.files.listing import Cursor
 from rds_lake.files.machine import new_record, reported
@@ -238,6 +238,42 @@ def test_no_run_is_asked_for_more_files_than_its_configuration_holds(
     assert [len(config["claimed"]) for config in configs] == [20, 20, 7]
     assert sorted(record.key or "" for record in zone.claims(tick)) == sorted(keys)
     assert not zone.tick("listing").run_requests
+
+
+def dropped_before_their_schema(drops: Drops) -> None:
+    """Data files of which the one that is listed first landed last, and the schema file that they wait for."""
+    for name in "ba":
+        drops.drop("append", "t", f"{name}.csv", "id\n1\n")
+        drops.later()
+    drops.schema("t", "id bigint")
+
+
+def test_runs_are_asked_for_schema_files_first_and_then_for_files_as_they_landed(
+    zone: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_sensors, "FILES_OF_A_RUN", 2)
+    monkeypatch.setattr(machine, "PATIENCE", 1)
+    dropped_before_their_schema(zone.drops)
+    tick = zone.tick("listing")
+    assert len(tick.run_requests) == 2
+    assert [record.file_name for record in zone.claims(tick)] == ["schema.json", "b.csv", "a.csv"]
+    assert all(result.success for result in zone.run_all(tick))
+    assert zone.drops.rows("t", "id") == [(1,), (1,)]
+    zone.drops.check_accounts("t")
+
+
+def test_receive_takes_schema_files_before_the_many_files_that_wait_for_them(
+    zone: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_sensors, "FILES_OF_A_RUN", 2)
+    monkeypatch.setattr(machine, "PATIENCE", 1)
+    without_queue(zone, "no queue", monkeypatch)  # a listing has all of append/ before what is in schema/
+    dropped_before_their_schema(zone.drops)
+    received, _ = receive(zone)
+    assert (received.ok, received.failed) == (True, [])
+    assert received.records[0].file_name == "schema.json"
+    assert zone.drops.rows("t", "id") == [(1,), (1,)]
+    zone.drops.check_accounts("t")
 
 
 def test_the_configuration_of_a_full_run_is_small_enough_for_dagster(zone: Location) -> None:

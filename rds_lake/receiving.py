@@ -266,7 +266,10 @@ class Receive:
             done.misconfigured = isinstance(error, ConfigError | SpecError)
         self._say(f"{spec.name}: {len(claimed):,} new files")
         for some in shared_out(claimed):
-            self._run(spec, some, done)
+            try:
+                self._run(spec, some, done)
+            except RdsLakeError as error:
+                done.failed.append(str(error))
         self._look_who_waits(done)
         return done
 

@@ -467,6 +467,30 @@ def test_receive_handles_what_it_has_claimed_although_the_queue_or_the_listing_f
     drops.check_accounts("t")
 
 
+def test_receive_goes_on_when_it_cannot_be_asked_what_became_of_the_files_of_a_run(
+    zone: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_sensors, "FILES_OF_A_RUN", 1)
+    drops = zone.drops
+    drops.schema("t", "id bigint")
+    drops.drop("append", "t", "a.csv", "id\n1\n")
+    claim_waiting = receiving.claim_waiting
+
+    def claimed(*given: Any) -> list[Record]:
+        found = claim_waiting(*given)
+        monkeypatch.setattr(AuditLog, "find_all", away_once(AuditLog.find_all, "The audit log"))
+        return found
+
+    monkeypatch.setattr(receiving, "claim_waiting", claimed)
+    received, text = receive(zone)
+    assert received.failed == ["The audit log is away. Try again."]
+    assert f"error {zone.name}: The audit log is away. Try again." in text
+    assert [record.file_name for record in received.records] == ["a.csv"]
+    assert (received.ok, received.is_only_misconfigured, received.waiting) == (False, False, [])
+    assert drops.rows("t", "id") == [(1,)]
+    drops.check_accounts("t")
+
+
 def test_a_receiver_that_cannot_be_asked_is_told_of_with_the_settings_that_may_be_wrong(zone: Location) -> None:
     spec = zone.drops.spec.model_copy(update={"bucket": "a-bucket-that-is-not-there"})
     received = Receive(zone.definitions, zone.instance, lambda _: None).one(spec)
@@ -738,9 +762,9 @@ def test_a_step_that_is_tried_again_handles_its_files(
     drops.check_accounts("t")
 
 
-def away_once(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that speaks to S3, which is away the first time."""
-    answers = chain([TransientError("S3 is away.", "Try again.")], repeat(None))
+def away_once(function: Callable[..., Any], what: str = "S3") -> Callable[..., Any]:
+    """A function that speaks to a server, which is away the first time."""
+    answers = chain([TransientError(f"{what} is away.", "Try again.")], repeat(None))
 
     def once(*given: Any) -> Any:
         if error := next(answers):

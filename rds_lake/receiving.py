@@ -68,7 +68,7 @@ class Received:
     @property
     def is_only_misconfigured(self) -> bool:
         """Whether a setting is all that was in the way."""
-        return self.misconfigured and len(self.failed) == 1 and self._all_taken
+        return self.misconfigured and len(self.failed) == 1 and not self.waiting and self._all_taken
 
     @property
     def _all_taken(self) -> bool:

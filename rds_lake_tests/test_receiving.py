@@ -288,9 +288,10 @@ def test_a_wrong_setting_counts_as_one_only_if_nothing_else_went_wrong() -> None
     wrong, good = Received("a", failed=["No bucket."], misconfigured=True), Received("b")
     waiting, failed = Received("c", waiting=["1 file waits."]), Received("d", failed=["It is away."])
     also_failed = Received("e", failed=["No bucket.", "It is away."], misconfigured=True)
+    also_waiting = Received("f", failed=["No bucket."], misconfigured=True, waiting=["1 file waits."])
     assert [each.ok for each in (wrong, good, waiting, failed)] == [False, True, False, False]
     assert only_misconfigured([wrong, good])
-    for others in ([], [good], [wrong, waiting], [wrong, failed], [also_failed]):
+    for others in ([], [good], [wrong, waiting], [wrong, failed], [also_failed], [also_waiting]):
         assert not only_misconfigured(others)
 
 

@@ -424,6 +424,27 @@ def test_receive_tells_of_files_that_others_work_on(zone: Location) -> None:
     assert "1 file is worked on (a.csv)" in receive(zone)[1]
 
 
+def test_receive_looks_whether_the_runs_of_files_that_wait_go_on(zone: Location) -> None:
+    drops = zone.drops
+    dropped = {name: drops.drop("append", "t", f"{name}.csv", "id\n1\n") for name in ("tried", "silent")}
+    job = zone.definitions.resolve_job_def(job_name(drops.spec))
+    before, now = (zone.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED) for _ in range(2))
+    [tried] = drops.claim(dropped["tried"])
+    drops.log.postpone(drops.log.begin(tried, before.run_id), "The warehouse is away.", timedelta(0))
+    for claim in drops.claim(*dropped.values()):
+        drops.log.begin(claim, now.run_id)
+    zone.instance.report_run_failed(before)
+    assert drops.record(dropped["tried"]).error == "The warehouse is away."
+    [busy] = receive(zone)[0].waiting
+    assert busy.startswith("2 files are worked on (")
+    zone.instance.report_run_failed(now)
+    reasons = {re.sub(r" until .* UTC", "", line) for line in receive(zone)[0].waiting}
+    assert reasons == {
+        "1 file waits (tried.csv): The warehouse is away.",
+        "1 file waits (silent.csv): Its worker has ended without a word.",
+    }
+
+
 def test_after_one_that_was_interrupted_receive_tells_of_its_files(
     zone: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:

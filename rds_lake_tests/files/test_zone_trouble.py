@@ -1,5 +1,6 @@
 """What is no file's own fault: an object that may not be read, a full disk, a marker of a folder."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -63,6 +64,24 @@ def test_a_full_temporary_folder_lets_files_wait(drops: Drops, monkeypatch: pyte
     drops.run()
     assert drops.record(version).status == "completed"
     assert (3, "c") in drops.rows("things")
+
+
+def test_with_a_wrong_password_of_the_warehouse_files_wait_and_none_is_said_to_have_failed(drops: Drops) -> None:
+    url = drops.environ["RDS_LAKE_WAREHOUSE_URL"]
+    wrong = re.sub(r"://([^:@/]*):[^@]*@", r"://\1:wrong@", url)
+    assert wrong != url
+    other = Drops({**drops.environ, "RDS_LAKE_WAREHOUSE_URL": wrong}, drops.spec)
+    dropped = [drops.schema("others", "id bigint"), drops.drop("append", "others", "d.csv", "id\n4\n")]
+    with pytest.raises(ConfigError, match="Check the user and the password in RDS_LAKE_WAREHOUSE_URL"):
+        other.run()
+    records = [drops.record(version) for version in dropped]
+    assert [record.status for record in records] == ["processing", "processing"]
+    assert all("password authentication failed" in (record.error or "") for record in records)
+    drops.expire(*dropped)
+    drops.run()
+    assert [drops.record(version).status for version in dropped] == ["completed", "completed"]
+    assert drops.rows("others", "id") == [(4,)]
+    drops.check_accounts("others")
 
 
 def test_a_marker_of_a_folder_is_no_file_and_an_object_without_a_name_is_refused(drops: Drops) -> None:

@@ -16,6 +16,7 @@ from rds_lake.audit_log.record import Record
 from rds_lake.automation import automation_is_on
 from rds_lake.files.events import take_events
 from rds_lake.files.listing import Cursor, sweep
+from rds_lake.files.version import SCHEMA
 from rds_lake.resources.files import FilesResource, ReceiverSpec
 
 FILES_OF_A_RUN = 250
@@ -38,7 +39,7 @@ def shared_out(claimed: Sequence[Record]) -> list[Sequence[Record]]:
 
     A data file waits for the schema files of its table, in vain for one that is left to a run that comes after its own.
     """
-    ordered = sorted(claimed, key=lambda record: (record.action != "schema", record.landed_at, record.file_id))
+    ordered = sorted(claimed, key=lambda record: (record.action != SCHEMA, record.landed_at, record.file_id))
     return [ordered[start : start + FILES_OF_A_RUN] for start in range(0, len(ordered), FILES_OF_A_RUN)]
 
 

@@ -17,7 +17,7 @@ from rds_lake.files.store import FileStore
 from rds_lake.files.version import FileVersion
 
 SCHEMA_FILES = 100
-"""Schema files of a table that are remembered: of data files that are later than so many, the oldest one's holds."""
+"""Schema files of a table that are remembered, the last ones; for files that landed before these, the oldest holds."""
 
 
 @dataclass(frozen=True)

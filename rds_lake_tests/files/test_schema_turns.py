@@ -13,7 +13,7 @@ from rooms import Rooms
 
 from rds_lake.errors import TransientError
 from rds_lake.files import machine
-from rds_lake.files.agreed import AgreedSchemas
+from rds_lake.files.agreed import SCHEMA_FILES, AgreedSchema, AgreedSchemas
 from rds_lake.files.schema import TableSchema
 from rds_lake.files.version import FileVersion
 from rds_lake.files.zone import DropZone
@@ -91,21 +91,73 @@ def test_a_file_that_is_handled_after_a_later_schema_file_is_read_under_its_own(
     drops.check_accounts("t")
 
 
-def test_the_schema_of_any_moment_is_known_however_many_files_have_changed_nothing(rooms: Rooms) -> None:
-    drops = Drops.zone(rooms.environ)
-    agreed, start = AgreedSchemas(drops.store, drops.database), day(1)
-    schemas = [TableSchema.model_validate({"columns": [A, B][: at // 3 + 1]}) for at in range(6)]
+ONE, TWO = (TableSchema.model_validate({"columns": [A, B][:number]}) for number in (1, 2))
+
+
+def agree(drops: Drops, schemas: Sequence[TableSchema]) -> AgreedSchema:
+    """Agree on schemas of the table `t`, one each hour of a day; what is known then."""
+    agreed = AgreedSchemas(drops.store, drops.database)
     for at, schema in enumerate(schemas):
-        version = FileVersion(drops.bucket, f"{at}.json", "e", 1, start + timedelta(hours=at))
+        version = FileVersion(drops.bucket, f"{at}.json", "e", 1, day(1) + timedelta(hours=at))
         agreed.replace("t", schema, version, agreed.read("t"))
     known = agreed.read("t")
     assert known is not None
+    return known
+
+
+def stored(drops: Drops) -> list[dict[str, Any] | None]:
+    """The agreed schemas of the table `t` as they lie in the bucket."""
+    return [each["schema"] for each in json.loads(drops.body(f"schemas/{drops.database}/t.json"))["taken"]]
+
+
+def test_the_schema_of_any_moment_is_known_however_many_files_have_changed_nothing(rooms: Rooms) -> None:
+    start, schemas = day(1), [ONE, ONE, ONE, TWO, TWO, TWO]
+    known = agree(Drops.zone(rooms.environ), schemas)
     for at, schema in enumerate(schemas):
         for minutes in (0, 59):
             assert known.at(start + timedelta(hours=at, minutes=minutes)) == schema
     assert known.at(start - timedelta(days=9)) == schemas[0]
     assert (known.schema, known.of("nobody's")) == (schemas[-1], None)
     assert [each.schema for each in known.taken] == schemas
+
+
+def test_a_schema_that_is_the_same_as_the_one_before_is_not_stored_again(rooms: Rooms) -> None:
+    drops, schemas = Drops.zone(rooms.environ), [ONE, ONE, ONE, TWO, TWO, ONE]
+    one, two = ONE.model_dump(mode="json"), TWO.model_dump(mode="json")
+    assert [each.schema for each in agree(drops, schemas).taken] == schemas
+    assert stored(drops) == [one, None, None, two, None, one]
+
+
+@pytest.mark.parametrize("schemas", [[ONE, ONE, ONE, ONE, TWO], [ONE, TWO, TWO, TWO, TWO], [ONE, TWO, TWO, ONE, TWO]])
+def test_only_the_last_schema_files_are_remembered_and_the_oldest_of_them_is_that_of_all_times_before(
+    rooms: Rooms, schemas: list[TableSchema], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert SCHEMA_FILES == 100
+    monkeypatch.setattr("rds_lake.files.agreed.SCHEMA_FILES", 3)
+    drops = Drops.zone(rooms.environ)
+    known = agree(drops, schemas)
+    assert [each.landed_at for each in known.taken] == [day(1) + timedelta(hours=at) for at in (2, 3, 4)]
+    assert [each.schema for each in known.taken] == schemas[2:]
+    assert {known.at(day(1) + timedelta(minutes=minutes)) for minutes in (-1, 0, 60, 119)} == {schemas[2]}
+    first, *_ = stored(drops)
+    assert first == schemas[2].model_dump(mode="json"), "what it was the same as is forgotten"
+
+
+def test_a_data_file_of_a_forgotten_schema_is_read_under_the_oldest_one_that_is_remembered(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rds_lake.files.agreed.SCHEMA_FILES", 2)
+    drops = Drops.zone(rooms.environ, **HEADERLESS)
+    drops.one(drops.schema("t", "a integer"))
+    drops.later()
+    late = drops.drop("append", "t", "late.csv", "1,2\n")
+    claimed = drops.claim(late)
+    for columns in (["b integer", "a integer"], ["c integer", "b integer", "a integer"]):
+        drops.later()
+        drops.one(drops.schema("t", *columns, name=f"{len(columns)}.json"))
+    drops.work(claimed)
+    assert drops.rows("t", "a, b, c") == [(2, 1, None)]
+    drops.check_accounts("t")
 
 
 def test_of_two_first_schema_files_the_second_waits_for_its_turn(rooms: Rooms) -> None:

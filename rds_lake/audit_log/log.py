@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 LEASE = timedelta(minutes=5)
 """How long an owner is left alone; who works longer extends it meanwhile."""
 
-SILENCE = timedelta(hours=2)
-"""After so long without any owner work on a file begins anew: nobody has tried to do it."""
+SILENCE = timedelta(days=2)
+"""After so long without any owner work on a file begins anew: nobody has tried to do it, not even once a night."""
 
 _NEW = {"ConditionExpression": "attribute_not_exists(TableName)"}
 

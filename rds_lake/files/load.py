@@ -43,6 +43,7 @@ from rds_lake.warehouse.migrate import (
     Migration,
     any_kind_of,
     carry_out,
+    enlarge,
     lacking,
     read_columns,
     required_beside,
@@ -181,24 +182,31 @@ def _turn(session: Session, target: FileTarget) -> Iterator[None]:
     Raises:
         LockedError: they have not come to their end.
     """
-    session.execute(limit_wait(LOCK_SECONDS))
+    session.execute(limit_wait(LOCK_SECONDS))  # outside, for LOCK is to be the first statement
     with session.transaction():
-        _lock(session, target)
+        with _locked(target, "Another load"):
+            session.execute(target.lock())
+        session.execute(UNLIMITED)
         yield
 
 
-def _lock(session: Session, target: FileTarget) -> None:
+@contextmanager
+def _locked(target: FileTarget, who: str) -> Iterator[None]:
+    """Say who it is that a statement has waited for in vain.
+
+    Raises:
+        LockedError: it has.
+    """
     start = time.monotonic()
     try:
-        session.execute(target.lock())
+        yield
     except TransientError as error:
         if time.monotonic() - start < LOCK_SECONDS:
             raise
         raise LockedError(
-            f"Another load of {target.place} has held its lock for more than {LOCK_SECONDS} seconds.",
+            f"{who} of {target.place} has held its lock for more than {LOCK_SECONDS} seconds.",
             "If it stands still, end its session in the warehouse.",
         ) from error
-    session.execute(UNLIMITED)
 
 
 def _bring_in(session: Session, store: FileStore, target: FileTarget, new: Sequence[Staged], iam_role: str) -> LoadPlan:
@@ -377,7 +385,11 @@ def _prepare(session: Session, target: FileTarget, *, adopt: bool = True) -> Non
 
     _, migration = examine()
     if not migration.nothing:
-        carry_out(session, target, migration, examine, partial(_turn, session, target))
+        session.execute(limit_wait(LOCK_SECONDS))
+        with _locked(target, "A load or a reader"):
+            enlarge(session, target, migration)
+        session.execute(UNLIMITED)
+        carry_out(session, target, examine, partial(_turn, session, target))
 
 
 def _make(session: Session, statements: Iterable[str]) -> None:

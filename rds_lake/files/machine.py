@@ -22,7 +22,7 @@ from rds_lake.errors import ConfigError, PermanentError, RdsLakeError, Transient
 from rds_lake.files.keeper import Keeper, UnreadableError
 from rds_lake.files.lease import heartbeat
 from rds_lake.files.store import FileStore, VersionGoneError
-from rds_lake.files.version import REPORT, FileVersion, Outcome, Place
+from rds_lake.files.version import REPORT, SCHEMA, FileVersion, Outcome, Place
 from rds_lake.files.work import Result, Say, Waits, Work
 from rds_lake.side_by_side import side_by_side
 
@@ -164,7 +164,8 @@ class Machine:
         for start in range(0, len(together), AT_ONCE):
             yield from self._some(together[start : start + AT_ONCE])
         # One of them may be what took their worker down: it ends up last, and the others are done by then.
-        for record in sorted((each for each in ordered if each.attempts >= ALONE), key=lambda each: each.attempts):
+        tired = [record for record in ordered if record.attempts >= ALONE]
+        for record in sorted(tired, key=lambda each: (each.attempts, each.action != SCHEMA)):
             yield from self._some([record])
         if self._troubles:
             raise self._troubles[0]
@@ -176,8 +177,7 @@ class Machine:
         waiting: list[tuple[Work, Waits]] = []
         with heartbeat(self._log, left):
             try:
-                companions = self._begin(self._claimed_companions(works))
-                self._companions |= {work.record.file_id for work in companions}
+                companions = self._begun_companions(works)
                 left.update({work.record.file_id: work for work in companions})
                 for work, done in self._results(sorted([*works, *companions], key=lambda work: work.version.order)):
                     if isinstance(done, Waits):
@@ -249,9 +249,20 @@ class Machine:
         except RdsLakeError as error:
             self._say(f"{record.file_name} cannot be begun: {error}")
             if place.is_of_schema:
-                self._hold_table(record, f"{record.file_name}, which comes first, cannot be begun: {error}")
+                self._hold_table(record, f"{record.file_name}, which comes first, cannot be begun: {error.problem}")
+                self._set_free(record, error)
             return error
         return Work(begun, version_of(record), place, record.run_id, record.error)
+
+    def _begun_companions(self, works: Sequence[Work]) -> list[Work]:
+        """The companions of some files, begun; those that others have taken over meanwhile are waited for."""
+        claimed = self._claimed_companions(works)
+        companions = self._begin(claimed)
+        begun = {work.record.file_id for work in companions}
+        self._companions |= begun
+        lost = [record for record in claimed if record.file_id not in begun and record.table not in self._held]
+        self._wait_for(lost)
+        return companions
 
     def _claimed_companions(self, works: Sequence[Work]) -> list[Record]:
         """The companions of some files: claimed by us, now or before; those that others have claimed are waited for."""
@@ -311,9 +322,12 @@ class Machine:
             yield from self._receiver.work(todo, self._keeper)
 
     def _held_up(self, work: Work) -> Waits | None:
-        """Why a file has to wait for others of its table, None when it need not."""
+        """Why a file has to wait for others of its table, None when it need not.
+
+        Data files wait for all schema files: which they need is for the receiver to say.
+        """
         behind = self._behind.get(work.place.table)
-        if behind is not None and work.record.landed_key > behind:
+        if behind is not None and (not work.place.is_of_schema or work.record.landed_key > behind):
             return Waits(TransientError(self._is_busy, "Try again later."))
         return self._held.get(work.place.table)
 
@@ -400,10 +414,14 @@ class Machine:
         """
         left.pop(work.record.file_id, None)  # no heartbeat may make it longer
         is_free = work.record.file_id in self._companions or not self._wait
+        self._set_free(work.record, error, timedelta(0) if is_free else self._next_wait(work))
+
+    def _set_free(self, record: Record, error: RdsLakeError, wait: timedelta = timedelta(0)) -> None:
+        """Let anybody have a file after a while."""
         try:
-            self._log.postpone(work.record, str(error), timedelta(0) if is_free else self._next_wait(work))
+            self._log.postpone(record, str(error), wait)
         except RdsLakeError as other:  # what stopped us may be the audit log itself; the lease ends anyhow
-            self._say(f"{work.version.name}: {other}")
+            self._say(f"{record.file_name}: {other}")
 
     def _next_wait(self, work: Work) -> timedelta:
         """How long a file waits: as long as since its first attempt, so that each wait is twice the one before."""

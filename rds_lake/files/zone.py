@@ -84,27 +84,25 @@ class DropZone:
     def companions(self, works: Sequence[Work]) -> Iterable[FileVersion]:
         """The schema files that wait and have to be taken before or with others, whichever event comes first.
 
-        Those that landed before the last of these files; of a table without a schema all, for the first may be none.
+        Those that landed before the last of these files. Of a table without a schema data files need all, for the
+        first may be none.
         """
         last: dict[str, datetime] = {}
         for work in works:
             if work.place.action in ACTIONS:
                 last[work.place.table] = max(work.version.landed_at, last.get(work.place.table, work.version.landed_at))
-        found: dict[str, list[FileVersion]] = {}
+        found: list[tuple[str, FileVersion]] = []
         for version in self._store.list(f"{self._spec.database}/schema/") if last else ():
             place = self.place(version.key)  # the table may be written in any case
             if place and place.is_of_schema and place.table in last:
-                found.setdefault(place.table, []).append(version)
-        needed = [each for table, some in found.items() for each in self._needed(table, some, last[table])]
+                found.append((place.table, version))
+        with_data = {work.place.table for work in works if not work.place.is_of_schema}
+        lacking = {table for table in with_data & {table for table, _ in found} if self._is_new(table)}
+        needed = [version for table, version in found if table in lacking or version.landed_at <= last[table]]
         if not needed or not self._store.has_versions():
             return needed
         # A listing does not say which version an object is; without it the file would have a second identity.
         return [version for version in side_by_side(self._looked_up, needed) if version is not None]
-
-    def _needed(self, table: str, schemas: Sequence[FileVersion], last: datetime) -> list[FileVersion]:
-        """Those of a table's waiting schema files that have to be taken before files of which the last landed then."""
-        is_new = self._is_new(table)
-        return [version for version in schemas if is_new or version.landed_at <= last]
 
     def _looked_up(self, version: FileVersion) -> FileVersion | None:
         try:

@@ -282,31 +282,40 @@ def prepare_target(
         return ()
     if migration.add:
         _check_ours(session, target, held, migration, staged)
-    carry_out(session, target, migration, examine, turn)
+    enlarge(session, target, migration)
+    carry_out(session, target, examine, turn)
     return (
         *(f"added {name} {kind}" for name, kind in migration.add),
         *(f"enlarged {name} to {kind}" for name, kind in (*migration.enlarge, *migration.exchange)),
     )
 
 
-def carry_out(
-    session: Session,
-    target: Named,
-    migration: Migration,
-    examine: Callable[[], Examined],
-    turn: Callable[[], AbstractContextManager[None]],
-) -> None:
-    """Do to a table what it lacks, by the least that will do; others may be doing the same.
+def enlarge(session: Session, target: Named, migration: Migration) -> None:
+    """Make texts longer, as far as that can be done in place; it waits for all who read or write the table.
 
     Args:
         session: a session outside a transaction.
         target: the table.
-        migration: what it lacked when it was looked at.
-        examine: looks at the columns that it has now, and what it lacks.
-        turn: a transaction that waits for other loads of the table, and keeps them out.
+        migration: what it lacks.
     """
     for text in statements_alone(target, migration):
         _tolerantly(session, text)
+
+
+def carry_out(
+    session: Session,
+    target: Named,
+    examine: Callable[[], Examined],
+    turn: Callable[[], AbstractContextManager[None]],
+) -> None:
+    """Do to a table what it still lacks after `enlarge`; others may be doing the same.
+
+    Args:
+        session: a session outside a transaction.
+        target: the table.
+        examine: looks at the columns that it has now, and what it lacks.
+        turn: a transaction that waits for other loads of the table, and keeps them out.
+    """
     if examine()[1].nothing:
         return
     for _ in range(EXCHANGES):

@@ -450,6 +450,21 @@ def test_a_file_that_nobody_has_tried_for_days_is_not_given_up_over_one_trouble(
     drops.check_accounts("a")
 
 
+def test_a_file_that_is_tried_once_a_night_is_given_up_after_three_days(
+    drops: Drops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped = drops.drop("append", "a", "a.csv", "id\n1\n")
+    monkeypatch.setattr(zone, "load_files", failing(zone.load_files, lambda *_: True, AWAY))
+    for nights in range(4):
+        assert nights == 0 or drops.record(dropped).status == "processing"
+        with pytest.raises(TransientError):
+            drops.run()
+        if nights < 3:
+            since(drops, dropped, timedelta(days=nights + 1))
+            drops.expire(dropped, by=timedelta(hours=23))
+    assert drops.record(dropped).status == "failed"
+
+
 def test_a_file_that_is_moved_after_all_does_not_say_that_it_stays(
     drops: Drops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -501,6 +516,27 @@ def test_files_wait_for_a_schema_file_that_cannot_be_begun(drops: Drops, monkeyp
         with pytest.raises(TransientError, match="It is away"):
             drops.work(claimed)
     assert statuses(drops, schema, waits, good) == ["processing", "processing", "completed"]
+    drops.work(claimed)
+    assert drops.rows("a", "id, more") == [(1, 2)]
+    drops.check_accounts("a", "b")
+
+
+def test_a_schema_file_that_comes_along_and_cannot_be_begun_can_be_when_the_step_is_tried_again(
+    drops: Drops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "PATIENCE", 1)
+    drops.later()
+    for table in "ab":
+        drops.schema(table, "id bigint", "more integer", name=f"wider {table}.json")
+    drops.later()
+    dropped = [drops.drop("append", table, "f.csv", "id,more\n1,2\n") for table in "ab"]
+    claimed = drops.claim(*dropped)
+    begin = failing(AuditLog.begin, lambda _, record, __: record.file_name == "wider a.json", AWAY)
+    with monkeypatch.context() as patch:
+        patch.setattr(AuditLog, "begin", begin)
+        with pytest.raises(TransientError, match="It is away"):
+            drops.work(claimed)
+    assert statuses(drops, *dropped) == ["processing", "completed"]
     drops.work(claimed)
     assert drops.rows("a", "id, more") == [(1, 2)]
     drops.check_accounts("a", "b")

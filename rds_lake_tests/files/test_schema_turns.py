@@ -3,7 +3,9 @@
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FuturesTimeoutError
 from contextlib import suppress
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -12,7 +14,7 @@ from dropping import Drops, day
 from rooms import Rooms
 
 from rds_lake.errors import TransientError
-from rds_lake.files import machine
+from rds_lake.files import machine, zone
 from rds_lake.files.agreed import SCHEMA_FILES, AgreedSchema, AgreedSchemas
 from rds_lake.files.schema import TableSchema
 from rds_lake.files.version import FileVersion
@@ -258,6 +260,100 @@ def test_two_workers_that_need_schema_files_of_each_other_do_not_wait_for_ever_a
         list(pool.map(until_done, claims))
     assert [drops.record(version).status for version in dropped] == ["completed"] * 4
     assert drops.rows("t", "c3, c2, c1, id") == [(3, 2, 1, 9)]
+    drops.check_accounts("t")
+
+
+OWN: dict[str, tuple[str, str]] = {
+    # what the worker has that landed before the schema file of the other one: a table, and the file's content
+    "a schema file of another table": ("t", '[{"name": "id", "type": "bigint"}]'),
+    "a bad schema file of its table": ("u", "{"),
+}
+
+
+@pytest.mark.parametrize("what", OWN)
+def test_a_file_waits_for_the_first_schema_of_its_table_that_another_worker_takes(rooms: Rooms, what: str) -> None:
+    table, content = OWN[what]
+    drops = Drops.zone(rooms.environ)
+    dropped = drops.drop("append", "u", "d.csv", "id\n1\n")
+    drops.later()
+    own = drops.drop("schema", table, "own.json", content)
+    drops.later()
+    good = drops.schema("u", "id bigint", name="good.json")
+    other = Drops(drops.environ, drops.spec)
+    taken, claimed = other.claim(good), drops.claim(dropped, own)
+    with pytest.raises(TransientError, match="Another worker still takes files"):
+        drops.work(claimed)
+    assert drops.record(dropped).status == "processing"
+    other.work(taken)
+    drops.work(claimed)  # as Dagster tries a step again
+    assert drops.record(dropped).status == "completed"
+    drops.check_accounts("u")
+
+
+def test_a_file_waits_for_a_schema_file_of_its_second_that_another_worker_takes(rooms: Rooms) -> None:
+    drops = Drops.zone(rooms.environ, **HEADERLESS)
+    drops.schema("t", "a integer", "b integer", name="0.json")
+    drops.run()
+    drops.later()
+    own = drops.schema("t", "a integer", "b integer", name="1.json")
+    drops.later()
+    swapped = drops.schema("t", "b integer", "a integer", name="2.json")
+    dropped = [drops.drop("append", "t", f"{number}.csv", f"2,{number}\n") for number in range(8)]
+    assert {version.landed_at for version in dropped} == {swapped.landed_at}
+    other = Drops(drops.environ, drops.spec)
+    taken, claimed = other.claim(swapped), drops.claim(own, *dropped)
+    with pytest.raises(TransientError, match="Another worker still takes files"):
+        drops.work(claimed)
+    other.work(taken)
+    drops.work(claimed)
+    assert drops.rows("t", "a, b") == [(number, 2) for number in range(8)]
+    drops.check_accounts("t")
+
+
+def test_a_schema_file_that_another_worker_has_taken_over_is_waited_for(rooms: Rooms) -> None:
+    drops = Drops.zone(rooms.environ)
+    schema = drops.schema("t", "id bigint")
+    drops.later()
+    dropped = drops.drop("append", "t", "d.csv", "id\n1\n")
+    [tired] = [replace(record, attempts=machine.ALONE) for record in drops.claim(schema)]
+    claimed = drops.claim(dropped)
+    drops.expire(schema)
+    other = Drops(drops.environ, drops.spec)
+    taken = other.claim(schema)
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(drops.work, [tired, *claimed])
+        with suppress(FuturesTimeoutError):
+            waiting.result(2)
+        assert drops.record(dropped).status == "processing"
+        other.work(taken)
+        waiting.result(20)
+    assert drops.record(dropped).status == "completed"
+    drops.check_accounts("t")
+
+
+@pytest.mark.parametrize("with_data", [False, True])
+def test_a_schema_file_that_takes_its_worker_down_takes_no_other_file_with_it(
+    rooms: Rooms, with_data: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drops = Drops.zone(rooms.environ, lease=timedelta(seconds=-1))
+    good = [drops.drop("append", "t", "d.csv", "id\n1\n")] if with_data else []
+    drops.later()
+    deadly = drops.schema("t", "id bigint", name="deadly.json")
+    drops.later()
+    good.append(drops.schema("t", "id bigint", name="good.json"))
+    read_schema = zone.read_schema
+
+    def dying(content: bytes, name: str) -> TableSchema:
+        if name == "deadly.json":
+            raise _DiedError
+        return read_schema(content, name)
+
+    monkeypatch.setattr(zone, "read_schema", dying)
+    for _ in range(3 * machine.ATTEMPTS):
+        with suppress(_DiedError, TransientError):
+            drops.run()
+    assert drops.record(deadly).status == "failed"
+    assert {drops.record(version).status for version in good} == {"completed"}
     drops.check_accounts("t")
 
 

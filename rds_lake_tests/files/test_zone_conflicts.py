@@ -136,3 +136,26 @@ def test_a_schema_file_waits_for_a_load_that_stands_still_for_a_while_only(rooms
     drops.run()
     assert [name for name, *_ in drops.types("a")] == ["id", "more"]
     drops.check_accounts("a", "b")
+
+
+def test_a_schema_file_that_lengthens_a_text_waits_for_whoever_holds_the_table_for_a_while_only(rooms, monkeypatch):
+    monkeypatch.setattr(load, "LOCK_SECONDS", 1)
+    drops = Drops.zone(rooms.environ)
+    drops.schema("a", "name varchar(3)")
+    drops.one(drops.drop("append", "a", "0.csv", "name\nx\n"))
+    drops.later()
+    waits = drops.schema("a", "name varchar(9)", name="wider.json")
+    stopped = drops.connect()
+    try:
+        with stopped.cursor() as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute(f"INSERT INTO {drops.table('a')} VALUES ('y')")
+        with pytest.raises(TransientError, match=f"A load or a reader of {drops.database}.a has held its lock"):
+            drops.run()
+    finally:
+        stopped.close()
+    assert drops.record(waits).status == "processing"
+    drops.expire(waits)
+    drops.run()
+    assert [length for _, _, length, *_ in drops.types("a")] == [9]
+    drops.check_accounts("a")

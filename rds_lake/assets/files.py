@@ -21,8 +21,9 @@ from rds_lake.audit_log.record import Record
 from rds_lake.errors import RdsLakeError
 from rds_lake.files.feed import SOURCE
 from rds_lake.files.listing import Cursor, sweep
-from rds_lake.files.machine import WAIT, Machine, Receiver, reported, version_of
+from rds_lake.files.machine import WAIT, Machine, Receiver, version_of
 from rds_lake.files.schema import MISSING_COLUMN
+from rds_lake.files.settle import reported
 from rds_lake.files.spec import DropZoneSpec, FileFeedSpec
 from rds_lake.files.work import Result
 from rds_lake.resources.files import FilesResource, ReceiverSpec

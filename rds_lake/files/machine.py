@@ -9,28 +9,24 @@ Each step can be repeated. Whoever takes a file over finds out from what lies in
 is: a report means that it only has to be settled.
 """
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from rds_lake.audit_log.log import AuditLog, LostClaimError
-from rds_lake.audit_log.record import Record, stamp
+from rds_lake.audit_log.record import Record
 from rds_lake.errors import ConfigError, PermanentError, RdsLakeError, TransientError
-from rds_lake.files.keeper import Keeper, UnreadableError
+from rds_lake.files.keeper import Keeper
 from rds_lake.files.lease import heartbeat
-from rds_lake.files.store import FileStore, VersionGoneError
-from rds_lake.files.version import REPORT, SCHEMA, FileVersion, Outcome, Place
-from rds_lake.files.work import Result, Say, Waits, Work
+from rds_lake.files.settle import Settler, reported
+from rds_lake.files.store import FileStore
+from rds_lake.files.version import SCHEMA, FileVersion, Place
+from rds_lake.files.work import ATTEMPTS, Result, Say, Waits, Work
 from rds_lake.side_by_side import side_by_side
 
 AT_ONCE = 100
 """Files that are worked on together: they may be loaded in one transaction."""
-
-ATTEMPTS = 5
-"""How often a file is begun; one that takes its worker down with it each time is given up."""
 
 ALONE = 2
 """After so many attempts without an end a file is worked on alone: one that takes its worker down takes no others."""
@@ -40,9 +36,6 @@ WAIT, LONGEST_WAIT = timedelta(minutes=2), timedelta(hours=1)
 
 GIVEN_UP = timedelta(days=3)
 """How long after its first attempt a file is given up that could not be done for reasons of ours."""
-
-STAYS = "It stays where it is: "
-"""What begins the reason why a file lies where it was dropped."""
 
 PATIENCE = 60.0
 """Seconds to wait for a companion that another worker is taking."""
@@ -109,15 +102,6 @@ def version_of(record: Record) -> FileVersion:
     )
 
 
-def reported(store: FileStore, place: Place, version: FileVersion) -> Result | None:
-    """What the report of a file says, None when it has none."""
-    outcomes: tuple[Outcome, ...] = ("processed", "failed")
-    for outcome in outcomes:
-        if found := store.ours.get(place.prefix(outcome, version) + REPORT):
-            return Result(**json.loads(found[0])["result"])
-    return None
-
-
 class Machine:
     """Handles claimed files of one receiver.
 
@@ -140,6 +124,7 @@ class Machine:
         self._run_id = run_id
         self._say = say
         self._keeper = Keeper(self._store)
+        self._settler = Settler(self._store, log, self._keeper, say)
         self._ahead: dict[str, Record] = {}
         self._held: dict[str, Waits] = {}
         self._behind: dict[str, str] = {}
@@ -220,7 +205,7 @@ class Machine:
 
     def _settled(self, item: tuple[Work, Result]) -> tuple[Record, Result] | Exception | None:
         try:
-            return self._settle(*item)
+            return self._settler.settle(*item, is_tired=item[0].record.file_id in self._tired)
         except Exception as error:  # noqa: BLE001 - it is raised when the others are settled
             return error
 
@@ -350,63 +335,6 @@ class Machine:
             return Result("failed", error=f"{error} Look into the logs of run {work.last_run or work.record.run_id}.")
         return None
 
-    # --- settling ----------------------------------------------------------------------------------------------------
-
-    def _settle(self, work: Work, result: Result) -> tuple[Record, Result] | None:
-        """Bring a file to its end; None when somebody else has taken it over."""
-        content = result.content or self._keeper.digest(work)
-        result = replace(result, content=content, error=_without_stay(result.error))
-        outcome: Outcome = "processed" if result.status == "completed" else "failed"
-        report, target = work.place.prefix(outcome, work.version) + REPORT, work.place.file(outcome, work.version)
-        try:
-            # Still ours, or what follows would overwrite the report of whoever has finished it.
-            if not self._log.is_fresh(work.record):
-                self._log.extend(work.record)
-            can_tell = work.record.attempts <= 2 * ATTEMPTS  # else that itself has ended it, again and again
-            moved = False
-            if can_tell:
-                self._store.ours.put(report, _report(work, result, self._store.url(target)))
-                try:
-                    moved = self._move(work, target)
-                except UnreadableError as error:
-                    result = _stays(result, error)
-                    self._say(f"{work.version.url} stays where it is: {error}")
-                    self._store.ours.put(report, _report(work, result, None))
-            record = self._log.finish(
-                work.record,
-                result.status,
-                rows_read=result.rows_read,
-                rows_loaded=result.rows_loaded,
-                rows_discarded=result.rows_discarded,
-                error=result.error,
-                content=result.content,
-                report=self._store.url(report) if can_tell else None,
-                moved_to=self._store.url(target) if moved else None,
-            )
-        except LostClaimError as error:
-            self._say(str(error))
-            return None
-        return record, result
-
-    def _move(self, work: Work, target: str) -> bool:
-        """Copy a file to its last place and delete it where it was; whether it is there.
-
-        Raises:
-            UnreadableError: it cannot be copied, or nobody has survived that.
-        """
-        if work.record.file_id in self._tired:
-            if self._store.look(target) is not None:
-                return True
-            told = f"{ATTEMPTS} attempts to bring {work.version.url} to its last place ended without a result."
-            raise UnreadableError(told, "Move it yourself.")
-        try:
-            self._keeper.bring(work, target)
-        except VersionGoneError:
-            return self._store.look(target) is not None
-        self._store.delete(work.version)
-        self._keeper.release(work)
-        return True
-
     def _postpone(self, work: Work, error: RdsLakeError, left: dict[str, Work]) -> None:
         """Leave a file for the next attempt; a companion for anybody at once, as this run was not asked for it by name.
 
@@ -435,36 +363,3 @@ def _age(work: Work) -> timedelta:
 
 def _given_up(done: Waits) -> Result:
     return Result("failed", error=f"It could not be done for {GIVEN_UP.days} days. The last error: {done.error}")
-
-
-def _stays(result: Result, error: UnreadableError) -> Result:
-    """The result of a file that stays where it was dropped."""
-    if result.error and str(error) in result.error:
-        return result
-    told = f"{result.error.rstrip('.')}. " if result.error else ""
-    return replace(result, error=f"{told}{STAYS}{error}")
-
-
-def _without_stay(error: str | None) -> str | None:
-    """What is said of a file, without what an earlier attempt to move it came to."""
-    return (error.partition(STAYS)[0].rstrip() or None) if error else None
-
-
-def _report(work: Work, result: Result, target: str | None) -> bytes:
-    return json.dumps(
-        {
-            "file": work.version.url,
-            "file_id": work.version.file_id,
-            "table": work.place.table,
-            "action": work.place.action,
-            "landed_at": stamp(work.version.landed_at),
-            "size": work.version.size,
-            "etag": work.version.etag,
-            "version_id": work.version.version_id,
-            "run_id": work.record.run_id,
-            "written_at": stamp(datetime.now(UTC)),
-            "now_at": target,
-            "result": asdict(result),
-        },
-        indent=1,
-    ).encode()

@@ -20,6 +20,9 @@ Say = Callable[[str], None]
 
 Done = TypeVar("Done")
 
+ATTEMPTS = 5
+"""How often a file is begun; one that takes its worker down with it each time is given up."""
+
 
 @dataclass(frozen=True)
 class Result:

@@ -28,7 +28,8 @@ from rds_lake.file_sensors import FILES_OF_A_RUN, queue_name
 from rds_lake.files import events, listing, machine
 from rds_lake.files import feed as feed_module
 from rds_lake.files.listing import Cursor
-from rds_lake.files.machine import new_record, reported
+from rds_lake.files.machine import new_record
+from rds_lake.files.settle import reported
 from rds_lake.files.spec import DropZoneSpec
 from rds_lake.files.version import FileVersion, Place
 from rds_lake.receiving import Receive, Received, set_up

@@ -21,6 +21,7 @@ from rds_lake.errors import ConfigError, PermanentError, RdsLakeError, Transient
 from rds_lake.files import machine, upsert, zone
 from rds_lake.files.store import FileStore
 from rds_lake.files.version import FileVersion
+from rds_lake.files.work import ATTEMPTS
 from rds_lake.lake.scratch import FullDiskError
 from rds_lake.lake.store import ObjectStore
 
@@ -313,7 +314,7 @@ def test_a_file_whose_worker_dies_whenever_it_says_so_is_completed_all_the_same(
                 drops.run()
             except _DiedError:
                 deaths += 1
-    assert deaths >= 2 * machine.ATTEMPTS
+    assert deaths >= 2 * ATTEMPTS
     for version in dropped:
         record = drops.record(version)
         assert (record.status, record.moved_to, record.report) == ("completed", None, None)
@@ -330,7 +331,7 @@ def test_a_file_whose_last_place_may_not_be_written_says_so_and_is_settled_once_
     refused = failing(ObjectStore.put, lambda _, key, __: key.endswith("report.json"), error)
     with monkeypatch.context() as patch:
         patch.setattr(ObjectStore, "put", refused)
-        for _ in range(2 * machine.ATTEMPTS):
+        for _ in range(2 * ATTEMPTS):
             with pytest.raises(PermanentError, match="AWS refused"):
                 drops.run()
             record = drops.record(dropped)
@@ -356,7 +357,7 @@ def test_a_file_that_takes_its_worker_down_while_it_is_moved_ends_where_it_lies(
             drops.run()
         except _DiedError:
             deaths += 1
-    assert deaths == machine.ATTEMPTS
+    assert deaths == ATTEMPTS
     record = drops.record(bad)
     assert (record.status, record.rows_loaded, record.moved_to) == ("completed", 1, None), "its rows are in the table"
     assert "5 attempts to bring" in (record.error or "")

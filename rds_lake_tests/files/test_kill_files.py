@@ -32,7 +32,7 @@ from rds_lake.errors import TransientError
 from rds_lake.files import machine
 from rds_lake.files.keeper import KEPT, Keeper
 from rds_lake.files.version import FileVersion
-from rds_lake.files.work import Work
+from rds_lake.files.work import ATTEMPTS, Work
 
 pytestmark = pytest.mark.stack
 
@@ -521,7 +521,7 @@ def test_a_file_that_takes_its_worker_down_each_time_is_given_up_and_takes_no_ot
             deaths += 1
             drops.run(f"run-{number}")
             deaths -= 1
-    assert deaths == machine.ATTEMPTS
+    assert deaths == ATTEMPTS
     assert drops.rows("t", "id") == [(number,) for number in range(5)]
     assert {drops.record(version).status for version in good} == {"completed"}
     record = drops.record(deadly)

@@ -18,6 +18,7 @@ from rds_lake.files import machine, zone
 from rds_lake.files.agreed import SCHEMA_FILES, AgreedSchema, AgreedSchemas
 from rds_lake.files.schema import TableSchema
 from rds_lake.files.version import FileVersion
+from rds_lake.files.work import ATTEMPTS
 from rds_lake.files.zone import DropZone
 from rds_lake.lake.store import ObjectStore
 
@@ -349,7 +350,7 @@ def test_a_schema_file_that_takes_its_worker_down_takes_no_other_file_with_it(
         return read_schema(content, name)
 
     monkeypatch.setattr(zone, "read_schema", dying)
-    for _ in range(3 * machine.ATTEMPTS):
+    for _ in range(3 * ATTEMPTS):
         with suppress(_DiedError, TransientError):
             drops.run()
     assert drops.record(deadly).status == "failed"

@@ -27,10 +27,9 @@ from rds_lake.audit_log.record import Record
 from rds_lake.errors import TransientError
 from rds_lake.files.check import Checked, Checker
 from rds_lake.files.keeper import Keeper
-from rds_lake.files.machine import ATTEMPTS
 from rds_lake.files.read import Texts
 from rds_lake.files.version import FileVersion
-from rds_lake.files.work import Result, Work
+from rds_lake.files.work import ATTEMPTS, Result, Work
 
 GOOD = "id,name\n1,a\n2,b\n"
 

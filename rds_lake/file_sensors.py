@@ -39,7 +39,7 @@ def shared_out(claimed: Sequence[Record]) -> list[Sequence[Record]]:
 
     A data file waits for the schema files of its table, in vain for one that is left to a run that comes after its own.
     """
-    ordered = sorted(claimed, key=lambda record: (record.action != SCHEMA, record.landed_at, record.file_id))
+    ordered = sorted(claimed, key=lambda record: (record.action != SCHEMA, record.landed_at))
     return [ordered[start : start + FILES_OF_A_RUN] for start in range(0, len(ordered), FILES_OF_A_RUN)]
 
 

@@ -145,7 +145,7 @@ class Worker:
         )
 
     def lines(self, name: str) -> tuple[str, ...]:
-        """What it has recorded so far under a name: `calls`, `refused`."""
+        """What it has recorded so far under a name: `calls`, `refused`, and the numbers of the calls `answered`."""
         path = self.folder / name
         return tuple(path.read_text(encoding="utf-8").splitlines()) if path.exists() else ()
 
@@ -246,7 +246,9 @@ class Gate:
         self._lock = threading.RLock()
         self._count = 0
         self._was_held = False
-        self._calls = os.open(folder / "calls", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._calls, self._answered = (
+            os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for name in ("calls", "answered")
+        )
 
     def enter(self, name: str) -> int:
         """Count a call that is about to be made; its number."""
@@ -271,6 +273,7 @@ class Gate:
 
     def leave(self, number: int) -> None:
         """The server has answered a call."""
+        os.write(self._answered, f"{number}\n".encode())
         if self._job.kill == number and self._job.side == "after":
             _die()
 

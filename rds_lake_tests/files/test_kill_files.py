@@ -401,19 +401,31 @@ def in_transaction(calls: Sequence[str]) -> bool:
     return began >= 0 and "warehouse COMMIT" not in calls[began:-1]
 
 
-def stop(crew: Workers, scene: Scene, number: int) -> tuple[Any, int]:
-    """A process that stands still before a call, and how many it has begun by then: other threads go on a little.
+@dataclass
+class Stopped:
+    """A process that stands still.
 
-    None if it does not stand still: calls may be others than in the record.
+    Attributes:
+        worker: the process.
+        begun: how many calls it has begun, 0 if it does not stand still; other threads went on a little.
+        answered: the numbers of those that were answered.
     """
+
+    worker: Any
+    begun: int = 0
+    answered: frozenset[str] = frozenset()
+
+
+def stop(crew: Workers, scene: Scene, number: int) -> Stopped:
+    """A process that stands still before a call, unless calls are others than in the record."""
     worker = crew.start(scene.job(hold_at=number))
     if not worker.held() or in_transaction(worker.lines("calls")):
         worker.go()
-        return worker, 0
+        return Stopped(worker)
     os.kill(worker.pid, signal.SIGSTOP)
-    begun = len(worker.lines("calls"))
+    stopped = Stopped(worker, len(worker.lines("calls")), frozenset(worker.lines("answered")))
     worker.go()
-    return worker, begun
+    return stopped
 
 
 @pytest.mark.slow
@@ -436,29 +448,29 @@ def test_a_process_that_stands_still_beyond_its_lease_has_no_second_effect(
     for number in chosen:
         for at in range(number, number + NEARBY):
             scene = next(waiting)
-            worker, begun = stop(crew, scene, at)
+            stopped = stop(crew, scene, at)
             tally.runs += 1
-            if begun:
+            if stopped.begun:
                 break
-            worker.wait()
-        tally.points, tally.kills = tally.points + 1, tally.kills + bool(begun)
+            stopped.worker.wait()
+        tally.points, tally.kills = tally.points + 1, tally.kills + bool(stopped.begun)
         place = f"at call {at}"
-        if not begun:
+        if not stopped.begun:
             continue
         try:
             heal(crew, scene, tally, place)
             new = drop_again(scene)
         finally:
             with suppress(ProcessLookupError):
-                os.kill(worker.pid, signal.SIGCONT)
-        done = worker.wait()
+                os.kill(stopped.worker.pid, signal.SIGCONT)
+        done = stopped.worker.wait()
         place = f"{place} ({done.calls[at - 1] if at <= len(done.calls) else '-'})"
         if not done.ok:
             tally.wrong.append(f"{place}: {done.said}")
         lying = {scene.drops.version(key).file_id for key in scene.drops.waiting()}
         known = {record.file_id for record in scene.drops.all_records()}  # it may have noticed and handled them
         for each in (each for each in new if each.file_id not in lying | known):
-            if each.name != "broken.csv" or not was_deleting(done.calls, at, begun, each.key):
+            if each.name != "broken.csv" or not was_deleting(done.calls, stopped, each.key):
                 tally.wrong.append(f"{place}: {each.key} is gone")
             tally.excused += 1
             del scene.expected[each.file_id]
@@ -470,14 +482,15 @@ def test_a_process_that_stands_still_beyond_its_lease_has_no_second_effect(
     assert {name.rsplit("/")[-1] for name in tally.left} <= {KEPT}
 
 
-def was_deleting(calls: Sequence[str], number: int, begun: int, key: str) -> bool:
-    """Whether a process stood still between its last look at an object and its request to delete it.
+def was_deleting(calls: Sequence[str], stopped: Stopped, key: str) -> bool:
+    """Whether a process stood still between its last look at an object and the answer to its request to delete it.
 
     S3 deletes on the condition of an ETag, not of a time: then nothing tells the same bytes, dropped again, from these.
     """
-    deleted = next((at for at, name in enumerate(calls, 1) if name == f"s3.DeleteObject {key}"), 0)
+    asked = [at for at, name in enumerate(calls, 1) if name == f"s3.DeleteObject {key}"]
+    deleted = next((at for at in asked if str(at) not in stopped.answered), 0)
     looked = max((at for at, name in enumerate(calls[:deleted], 1) if name == f"s3.HeadObject {key}"), default=0)
-    return 0 < looked <= begun and number <= deleted
+    return 0 < looked <= stopped.begun
 
 
 def drop_again(scene: Scene) -> list[FileVersion]:
